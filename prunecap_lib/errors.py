@@ -1,0 +1,25 @@
+"""What can go wrong, said so that a person knows what to do next.
+
+Every message names the thing, what is wrong with it, and the remedy. The command line prints these
+errors as one line and exits with status 2; all other exceptions are bugs and keep their traceback.
+"""
+
+
+class PrunecapError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class InputError(PrunecapError, ValueError):
+    """A value or a file's content that cannot be used."""
+
+
+class MissingFileError(PrunecapError, FileNotFoundError):
+    """A file or folder that should be there and is not."""
+
+
+class CheckpointError(PrunecapError, ValueError):
+    """A checkpoint that is damaged or does not fit the code, the vocabulary or the encoder."""
+
+
+class TrainingError(PrunecapError, RuntimeError):
+    """A training run that cannot go on; the last good checkpoint is kept."""

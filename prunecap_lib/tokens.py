@@ -70,6 +70,12 @@ class VisualTokens:
         """The same cells with other features (after a projection, say)."""
         return replace(self, x=x, prefix=prefix)
 
+    def to(self, device) -> VisualTokens:
+        """The same tokens on another device."""
+        moved = {name: value.to(device) for name in ("x", "index", "prefix", *_PER_TOKEN)
+                 if (value := getattr(self, name)) is not None}
+        return replace(self, **moved)
+
     def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Put one value a token back on the grid: [B, ..., N] -> [B, ..., H, W]; ``fill`` where none was kept."""
         H, W = self.grid

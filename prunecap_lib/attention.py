@@ -1,0 +1,147 @@
+"""How does one token look at others? Multi-head attention, and the cache that makes writing fast.
+
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(Dh)) V        (Vaswani et al. 2017, equation 1)
+
+Shapes: B pictures, R rows (captions or beams) per picture, T words, S tokens looked at, h heads,
+Dh = D / h width of a head.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0,
+           need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Scaled dot-product attention.
+
+    Args:
+        q: [B, h, T, Dh]. k, v: [B, h, S, Dh].
+        mask: broadcastable to [B, h, T, S], True = may attend.
+        dropout: probability of dropping a weight (pass 0 outside training).
+        need_weights: also return the weights [B, h, T, S], before dropout.
+
+    The fused kernel never holds the weights, so asking for them costs the explicit product. The explicit
+    product also serves training in bf16 on a CPU, where the fused kernel's backward pass is the slower one.
+    """
+    slow_backward = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    if not need_weights and not slow_backward:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout), None
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(dim=-1)
+    dropped = F.dropout(weights, dropout) if dropout else weights
+    return dropped.to(v.dtype) @ v, weights if need_weights else None
+
+
+class KVCache:
+    """Keys and values of the words written so far, for every beam, that are never moved or copied.
+
+    Room for ``max_length`` steps of R beams a picture is taken once: [B, h, max_length * R, Dh]. When a
+    beam continues another beam's caption, nothing is reordered: ``visible`` [B, R, max_length * R] says
+    which slots belong to each beam's own line of ancestors, and serves as the attention mask.
+    """
+
+    def __init__(self, rows: int, max_length: int):
+        self.rows, self.max_length = rows, max_length
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.visible: Tensor | None = None
+        self.step = 0
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Add this step's keys and values [B, h, R, Dh]; return all so far and the mask over them.
+
+        The mask is None with one row, where every slot is visible.
+        """
+        start, end = self.step * self.rows, (self.step + 1) * self.rows
+        if layer == len(self.keys):
+            B, h, _, Dh = k.shape
+            self.keys.append(k.new_empty(B, h, self.max_length * self.rows, Dh))
+            self.values.append(torch.empty_like(self.keys[-1]))
+        self.keys[layer][:, :, start:end] = k
+        self.values[layer][:, :, start:end] = v
+        mask = None
+        if self.rows > 1:
+            if self.visible is None:
+                self.visible = torch.zeros(len(k), self.rows, self.max_length * self.rows,
+                                           dtype=torch.bool, device=k.device)
+            self.visible[:, :, start:end] = torch.eye(self.rows, dtype=torch.bool, device=k.device)
+            mask = self.visible[:, None, :, :end]
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end], mask
+
+    def advance(self, parents: Tensor | None = None) -> None:
+        """End a step. ``parents`` [B, R]: which beam each beam continues (None: itself)."""
+        if parents is not None and self.visible is not None:
+            self.visible = self.visible.gather(1, parents[:, :, None].expand_as(self.visible))
+        self.step += 1
+
+    def keep_pictures(self, pictures: Tensor) -> None:
+        """Go on with some pictures only; the others' captions are finished."""
+        end = self.step * self.rows
+        for cached in (self.keys, self.values):
+            for layer, old in enumerate(cached):
+                cached[layer] = new = old.new_empty(len(pictures), *old.shape[1:])
+                new[:, :, :end] = old[pictures, :, :end]
+        if self.visible is not None:
+            self.visible = self.visible[pictures]
+
+
+class SelfAttention(nn.Module):
+    """Words look at words. One matrix projects queries, keys and values together."""
+
+    def __init__(self, d_model: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, D] -> q, k, v, each [B, h, T, Dh]."""
+        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, need_weights: bool = False):
+        """x [B, T, D], mask broadcastable to [B, h, T, T] -> (y [B, T, D], weights [B, h, T, T] | None)."""
+        q, k, v = self.project(x)
+        y, weights = attend(q, k, v, mask, dropout=self.dropout * self.training, need_weights=need_weights)
+        return self.out(y.transpose(1, 2).flatten(2)), weights
+
+    def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
+        """One new word for each of R beams: x [B, R, D] -> [B, R, D], over the cached words."""
+        q, k, v = self.project(x)
+        k, v, mask = cache.append(layer, k, v)
+        y, _ = attend(q, k, v, mask)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Words look at visual tokens. Keys and values are projected once a picture, then reused.
+
+    The R captions or beams of one picture sit side by side on the query axis, so they share the
+    picture's keys and values and none is copied.
+    """
+
+    def __init__(self, d_model: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(d_model, d_model)
+        self.key = nn.Linear(d_model, d_model)
+        self.value = nn.Linear(d_model, d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """memory [B, S, D] -> keys and values, each [B, h, S, Dh]."""
+        return tuple(project(memory).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                     for project in (self.key, self.value))
+
+    def forward(self, x: Tensor, memory_kv: tuple[Tensor, Tensor], *, need_weights: bool = False):
+        """x [B, R*T, D] and projected memory -> (y [B, R*T, D], weights [B, h, R*T, S] | None)."""
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = memory_kv
+        y, weights = attend(q, k, v, dropout=self.dropout * self.training, need_weights=need_weights)
+        return self.out(y.transpose(1, 2).flatten(2)), weights

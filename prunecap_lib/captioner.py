@@ -1,0 +1,248 @@
+"""What is an image captioner? An encoder, a pruning step, a projection and a decoder.
+
+    picture -> encoder -> tokens -> keep K of N -> projection -> decoder -> words
+
+Shapes: B pictures, R captions per picture, N visual tokens, K kept, P prefix tokens, C encoder channels,
+D width, T words, V vocabulary, (H, W) grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint, decoding
+from .decoder import Decoder
+from .encoders import build_encoder
+from .errors import CheckpointError, InputError
+from .preprocessing import Preprocessing, load_image
+from .pruning import ATTENTION_SCORES, check_scorer, keep_count, keep_top_k, pilot_score, score_tokens
+from .text import BOS, EOS, PAD, Vocabulary
+from .tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class CaptionerConfig:
+    """Everything that fixes a captioner's shape and its default behaviour."""
+
+    encoder: str = "vit"
+    """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
+    image_size: int = 64
+    """Side of the square picture the encoder sees, in pixels."""
+    prune_ratio: float = 0.3
+    """Share of the visual tokens removed before cross-attention."""
+    scorer: str = "pilot"
+    """Which tokens stay: see prunecap_lib.pruning.SCORES."""
+    d_model: int = 192
+    layers: int = 2
+    heads: int = 4
+    ffn: int = 768
+    dropout: float = 0.1
+    max_length: int = 40
+    """Longest row of ids the decoder can hold, <bos> included."""
+    positions: str = "learned"
+    """Word positions: 'learned' or 'sinusoidal'."""
+    tie_weights: bool = True
+    """Output layer shares the word embedding."""
+    frozen_encoder: bool = False
+    """The encoder is not trained (and stays in evaluation mode)."""
+    encoder_package: str | None = None
+    """Python package that brings the encoder's weights; they are then left out of the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One generated caption and what it was written from."""
+
+    text: str
+    ids: list[int]
+    """Word ids without <bos>; ends with <eos> unless max_length cut it."""
+    words: list[str]
+    """One string an id, so that words[t] belongs to attention[t]."""
+    log_prob: float
+    """Sum of the log-probabilities of all ids."""
+    kept: Tensor
+    """Cells of the grid whose tokens were kept, [K], ascending."""
+    grid: tuple[int, int]
+    attention: Tensor | None = None
+    """Cross-attention of each word, [T, H, W], mean over layers and heads; dropped cells are 0. With prefix
+    tokens a map sums to less than 1: the rest went to them."""
+
+
+class Projection(nn.Module):
+    """From the encoder's channels to the decoder's width: LayerNorm, then one matrix."""
+
+    def __init__(self, channels: int, d_model: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.linear = nn.Linear(channels, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, S, C] -> [B, S, D]."""
+        return self.linear(self.norm(x))
+
+
+class Captioner(nn.Module):
+    """Encoder, pruning, projection and decoder, with the vocabulary and preprocessing they were trained with."""
+
+    def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
+                 preprocessing: Preprocessing | None = None):
+        """Args: encoder: one built already (with pretrained weights, say); else a fresh one by config's name."""
+        super().__init__()
+        keep_count(1, config.prune_ratio), check_scorer(config.scorer)
+        self.config, self.vocabulary = config, vocabulary
+        self.encoder = encoder or build_encoder(config.encoder, image_size=config.image_size)
+        self.preprocessing = preprocessing or self.encoder.preprocessing
+        self.projection = Projection(self.encoder.channels, config.d_model)
+        self.decoder = Decoder(len(vocabulary), d_model=config.d_model, layers=config.layers, heads=config.heads,
+                               ffn=config.ffn, dropout=config.dropout, max_length=config.max_length,
+                               positions=config.positions, tie_weights=config.tie_weights)
+        if config.frozen_encoder:
+            self.encoder.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Captioner:
+        super().train(mode)
+        if self.config.frozen_encoder:
+            self.encoder.eval()  # batch-norm statistics and dropout stay as they were
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.projection.linear.weight.device
+
+    # -- from a picture to what the decoder looks at ------------------------------------------------------
+
+    def encode(self, images: Tensor, *, scorer: str | None = None) -> VisualTokens:
+        """images [B, 3, S, S] -> all N tokens, with the attention signals where ``scorer`` needs them."""
+        need_attention = (scorer or self.config.scorer) in ATTENTION_SCORES
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen_encoder):
+            return self.encoder(images, need_attention=need_attention)
+
+    def pilot(self, tokens: VisualTokens) -> Tensor:
+        """How much the first cross-attention layer, asked with ``<bos>``, looks at each token: [B, N].
+
+        The query is one constant vector a head. Carried back through the key and projection matrices it
+        meets the normalised features directly, so no key is projected for a token that will be dropped.
+        """
+        attention = self.decoder.layers[0].cross_attention
+        query = self.decoder.first_query()                                       # [h, Dh]
+        key = attention.key.weight.unflatten(0, query.shape)                     # [h, Dh, D]
+        query = torch.einsum("hk,hkd->hd", query, key) @ self.projection.linear.weight  # [h, C]
+        return pilot_score(self.projection.norm(tokens.sequence), query / math.sqrt(key.shape[1]),
+                           tokens.prefix_count)
+
+    def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
+              generator: torch.Generator | None = None) -> VisualTokens:
+        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer."""
+        ratio = self.config.prune_ratio if prune_ratio is None else prune_ratio
+        N = tokens.x.shape[1]
+        if (K := keep_count(N, ratio)) == N:
+            return tokens
+        scores = score_tokens(scorer or self.config.scorer, tokens, pilot=self.pilot, generator=generator)
+        return keep_top_k(tokens, scores, K)
+
+    def look(self, images: Tensor | VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
+             generator: torch.Generator | None = None) -> tuple[Tensor, VisualTokens]:
+        """Images or cached tokens -> memory [B, P+K, D] and the tokens that were kept."""
+        tokens = images if isinstance(images, VisualTokens) else self.encode(images, scorer=scorer)
+        kept = self.prune(tokens, prune_ratio, scorer, generator)
+        return self.projection(kept.sequence), kept
+
+    def forward(self, images: Tensor | VisualTokens, ids: Tensor, *, prune_ratio: float | None = None,
+                scorer: str | None = None) -> Tensor:
+        """Teacher forcing: images [B, 3, S, S] or tokens, ids [B*R, T] -> logits [B*R, T, V]."""
+        memory, _ = self.look(images, prune_ratio, scorer)
+        return self.decoder(ids, memory)
+
+    # -- from a picture to words --------------------------------------------------------------------------
+
+    def preprocess(self, images) -> Tensor:
+        """Paths, PIL images or a preprocessed tensor [B, 3, S, S] -> tensor on the captioner's device."""
+        if not isinstance(images, Tensor):
+            images = [images] if isinstance(images, str) or not isinstance(images, Sequence) else images
+            images = torch.stack([self.preprocessing(load_image(image)) for image in images])
+        elif images.dim() == 3:
+            images = images[None]
+        return images.to(self.device)
+
+    @torch.inference_mode()
+    def generate(self, images, *, method: str = "greedy", beam_size: int = 5, max_length: int = 20,
+                 prune_ratio: float | None = None, scorer: str | None = None, return_attention: bool = False,
+                 generator: torch.Generator | None = None) -> list[Caption]:
+        """Write one caption for each picture.
+
+        Args:
+            images: paths, PIL images, a preprocessed tensor [B, 3, S, S], or VisualTokens.
+            method: 'greedy' or 'beam'.
+            max_length: most words written, ``<eos>`` included.
+            prune_ratio, scorer: None means the captioner's own.
+            return_attention: also fill ``Caption.attention`` (one more pass over the finished captions).
+            generator: noise for the scorer 'random'.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            images = images if isinstance(images, VisualTokens) else self.preprocess(images)
+            memory, kept = self.look(images, prune_ratio, scorer, generator)
+            match method:
+                case "greedy":
+                    written = decoding.greedy(self.decoder, memory, max_length=max_length)
+                case "beam":
+                    written = decoding.beam(self.decoder, memory, beam_size=beam_size, max_length=max_length)
+                case _:
+                    raise InputError(f"method {method!r} is unknown; use 'greedy' or 'beam'")
+            maps = self._attention(written.ids, memory, kept) if return_attention else [None] * len(memory)
+        finally:
+            self.train(was_training)
+        return [self._caption(ids, log_prob, cells, kept.grid, weights) for ids, log_prob, cells, weights
+                in zip(written.ids.tolist(), written.log_prob.tolist(), kept.index.cpu(), maps, strict=True)]
+
+    def _attention(self, ids: Tensor, memory: Tensor, kept: VisualTokens) -> Tensor:
+        """Where each written word looked: ids [B, T] -> [B, T, H, W].
+
+        The cached steps give the same weights as one pass over the finished caption, so writing itself
+        never has to hold any.
+        """
+        inputs = torch.cat([torch.full_like(ids[:, :1], BOS), ids[:, :-1]], dim=1)
+        inputs = inputs.masked_fill(inputs == EOS, PAD)
+        _, weights = self.decoder(inputs, memory, need_weights=True)        # [layers, B, h, T, P+K]
+        return kept.scatter(weights.float().mean(dim=(0, 2))[..., kept.prefix_count :]).cpu()
+
+    def _caption(self, ids: list[int], log_prob: float, cells: Tensor, grid, weights: Tensor | None) -> Caption:
+        T = ids.index(EOS) + 1 if EOS in ids else len([i for i in ids if i != PAD])
+        ids = ids[:T]
+        words = [self.vocabulary.words[i] for i in ids]
+        return Caption(self.vocabulary.decode(ids), ids, words, log_prob, cells, grid,
+                       None if weights is None else weights[:T])
+
+    # -- to disk and back ---------------------------------------------------------------------------------
+
+    def save(self, folder, *, half: bool = False, signature: str = "") -> None:
+        """Write ``folder`` as a whole (safetensors + JSON); ``half`` stores fp16, for sharing."""
+        checkpoint.save(folder, self, half=half, signature=signature)
+
+    @classmethod
+    def load(cls, name_or_path, *, device: str | torch.device = "cpu") -> Captioner:
+        """A name under data/checkpoints ('scenes-vit') or a folder. Nothing is unpickled.
+
+        Raises CheckpointError where the folder is missing, damaged, or of another version.
+        """
+        parts = checkpoint.read(name_or_path)
+        config = CaptionerConfig(**parts.config)
+        captioner = cls(config, parts.vocabulary, preprocessing=parts.preprocessing,
+                        encoder=checkpoint.packaged_encoder(config))
+        try:
+            missing, unexpected = captioner.load_state_dict(parts.state_dict, strict=False)
+        except RuntimeError as error:
+            raise CheckpointError(f"checkpoint {parts.folder}: the weights do not fit config.json "
+                                  f"({str(error).splitlines()[-1].strip()}); both must come from one save") from error
+        missing = [key for key in missing if not (config.encoder_package and key.startswith("encoder."))]
+        if missing or unexpected:
+            raise CheckpointError(f"checkpoint {parts.folder}: missing {missing[:3]}, unexpected {unexpected[:3]}; "
+                                  "it was written by other code or is damaged")
+        return captioner.to(device).eval()

@@ -1,0 +1,137 @@
+"""What is a trained captioner on disk? A folder: ``model.safetensors``, ``config.json``, and a card.
+
+config.json holds the configuration, the vocabulary, the preprocessing, versions and the run's signature.
+The safetensors header repeats the vocabulary's fingerprint, so a mixed-up pair is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .encoders import build_encoder
+from .encoders.weights import packaged_state_dict
+from .errors import CheckpointError, InputError
+from .files import recover_folder, replace_folder
+from .preprocessing import Preprocessing
+from .text import Vocabulary
+
+FORMAT = 1
+
+
+def data_folder() -> Path:
+    """The project's ``data/``: beside the package, or where PRUNECAP_DATA points."""
+    return Path(os.environ.get("PRUNECAP_DATA") or Path(__file__).resolve().parent.parent / "data")
+
+
+def shipped() -> list[str]:
+    """Names of the checkpoints under data/checkpoints."""
+    return sorted(path.parent.name for path in (data_folder() / "checkpoints").glob("*/config.json"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The folder of a checkpoint, by name or path. Raises CheckpointError naming the choices."""
+    for folder in (Path(name_or_path), data_folder() / "checkpoints" / str(name_or_path)):
+        recover_folder(folder)
+        if (folder / "config.json").is_file():
+            return folder
+    raise CheckpointError(f"checkpoint {str(name_or_path)!r}: no folder with a config.json there; "
+                          f"shipped are {', '.join(shipped()) or 'none'}, or give the path of a run's checkpoint")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    import platform
+    from importlib.metadata import version
+    names = ("prunecap", "torch", "timm")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A checkpoint as read: nothing built yet."""
+
+    folder: Path
+    config: dict
+    vocabulary: Vocabulary
+    preprocessing: Preprocessing
+    signature: str
+    state_dict: dict[str, Tensor]
+
+
+def write(folder: Path, captioner, *, half: bool = False, signature: str = "") -> None:
+    """Write the two files into an existing folder."""
+    from safetensors.torch import save_file
+    config = captioner.config
+    state = {key: value.detach().cpu() for key, value in captioner.state_dict().items()
+             if not (config.encoder_package and key.startswith("encoder."))}
+    if config.tie_weights:
+        del state["decoder.output.weight"]
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    head = {"format": FORMAT, "signature": signature, "versions": versions(), "config": asdict(config),
+            "preprocessing": asdict(captioner.preprocessing), "vocabulary": captioner.vocabulary.words}
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors",
+              metadata={"vocabulary": captioner.vocabulary.fingerprint()})
+    (folder / "config.json").write_text(json.dumps(head, indent=1), encoding="utf-8")
+
+
+def save(folder, captioner, *, half: bool = False, signature: str = "") -> None:
+    """Write a captioner's folder as a whole; an old one is replaced only by a complete new one."""
+    with replace_folder(folder) as new:
+        write(new, captioner, half=half, signature=signature)
+
+
+def read(name_or_path) -> Parts:
+    """Read a checkpoint's folder. Raises CheckpointError naming what is wrong with which file."""
+    from safetensors import SafetensorError, safe_open
+    folder = find(name_or_path)
+    try:
+        head = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = head["format"]
+        if found != FORMAT:
+            raise CheckpointError(f"checkpoint {folder}: written in format {found}, this library reads {FORMAT}; "
+                                  "install the version named in its config.json or train again")
+        config, preprocessing = _known_fields(head["config"], folder), head["preprocessing"]
+        preprocessing = Preprocessing(**{key: tuple(value) if isinstance(value, list) else value
+                                         for key, value in preprocessing.items()})
+        vocabulary = Vocabulary(head["vocabulary"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, InputError) as error:
+        raise CheckpointError(f"checkpoint {folder}: config.json cannot be used ({error!r}); "
+                              "copy the folder again as a whole") from error
+    try:
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            fingerprint = (file.metadata() or {}).get("vocabulary")
+            state = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {folder}: model.safetensors is missing or damaged ({error}); "
+                              "copy the folder again as a whole") from error
+    if fingerprint != vocabulary.fingerprint():
+        raise CheckpointError(f"checkpoint {folder}: config.json's vocabulary ({len(vocabulary)} words) is not the "
+                              "one these weights were trained with; restore both files from one save")
+    state = {key: value.float() if value.dtype == torch.float16 else value for key, value in state.items()}
+    if config["tie_weights"]:
+        state["decoder.output.weight"] = state["decoder.embedding.words.weight"]
+    return Parts(folder, config, vocabulary, preprocessing, head.get("signature", ""), state)
+
+
+def _known_fields(config: dict, folder: Path) -> dict:
+    from .captioner import CaptionerConfig
+    unknown = set(config) - {field.name for field in fields(CaptionerConfig)}
+    if unknown:
+        raise CheckpointError(f"checkpoint {folder}: config.json has settings this version does not know "
+                              f"({', '.join(sorted(unknown))}); install the version it was written by")
+    return config
+
+
+def packaged_encoder(config):
+    """The encoder whose weights a Python package brings, or None where the checkpoint holds them."""
+    if config.encoder_package is None:
+        return None
+    return build_encoder(config.encoder, image_size=config.image_size,
+                         state_dict=packaged_state_dict(config.encoder_package))

@@ -1,0 +1,161 @@
+"""How does a picture become a sentence? A Transformer decoder that looks at visual tokens.
+
+Pre-norm layers (Xiong et al. 2020): x + SelfAttention(LN(x)), x + CrossAttention(LN(x)), x + FFN(LN(x)).
+The original order (post-norm) needs a longer warm-up and gains nothing here.
+
+Shapes: B pictures, R rows (captions or beams) per picture, T words, S = P + K visual tokens, D width,
+V vocabulary, h heads, Dh head width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .attention import CrossAttention, KVCache, SelfAttention
+from .errors import InputError
+from .masks import causal_mask, padding_mask
+from .text import BOS
+
+MemoryKV = list[tuple[Tensor, Tensor]]
+
+
+def sinusoidal_positions(length: int, width: int) -> Tensor:
+    """Sines and cosines of 2T wavelengths, [length, width] (Vaswani et al. 2017, section 3.5)."""
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angle = torch.arange(length)[:, None] * rate
+    table = torch.zeros(length, width)
+    table[:, 0::2] = angle.sin()
+    table[:, 1::2] = angle.cos()[:, : width // 2]
+    return table
+
+
+class WordEmbedding(nn.Module):
+    """Word embedding plus position embedding, learned or sinusoidal."""
+
+    def __init__(self, vocab_size: int, d_model: int, max_length: int, positions: str = "learned",
+                 dropout: float = 0.0):
+        super().__init__()
+        if positions not in ("learned", "sinusoidal"):
+            raise InputError(f"positions {positions!r} is unknown; use 'learned' or 'sinusoidal'")
+        self.words = nn.Embedding(vocab_size, d_model)
+        nn.init.normal_(self.words.weight, std=d_model**-0.5)
+        if positions == "learned":
+            self.positions = nn.Parameter(torch.randn(max_length, d_model) * 0.02)
+        else:
+            # scaled to the size of a fresh word embedding, so that neither drowns the other
+            self.register_buffer("positions", sinusoidal_positions(max_length, d_model) * d_model**-0.5,
+                                 persistent=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
+        """ids [..., T] standing at positions start..start+T-1 -> [..., T, D]."""
+        T = ids.shape[-1]
+        if start + T > len(self.positions):
+            raise InputError(f"a caption of {start + T} tokens is longer than the decoder's "
+                             f"max_length {len(self.positions)}; cut it or build a longer decoder")
+        return self.dropout(self.words(ids) + self.positions[start : start + T])
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, cross-attention, feed-forward network; each with its own LayerNorm."""
+
+    def __init__(self, d_model: int, heads: int, ffn: int, dropout: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(d_model)
+        self.self_attention = SelfAttention(d_model, heads, dropout)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.cross_attention = CrossAttention(d_model, heads, dropout)
+        self.norm3 = nn.LayerNorm(d_model)
+        self.ffn = nn.Sequential(nn.Linear(d_model, ffn), nn.GELU(), nn.Dropout(dropout), nn.Linear(ffn, d_model))
+        self.dropout = nn.Dropout(dropout)
+
+    def look_and_think(self, x: Tensor, memory_kv, need_weights: bool = False):
+        """Cross-attention and FFN, which never mix words: x [B, R*T, D] -> (same, weights | None)."""
+        y, weights = self.cross_attention(self.norm2(x), memory_kv, need_weights=need_weights)
+        x = x + self.dropout(y)
+        return x + self.dropout(self.ffn(self.norm3(x))), weights
+
+    def forward(self, x: Tensor, memory_kv, mask: Tensor, need_weights: bool = False):
+        """x [B, R, T, D], mask [B*R, 1, T, T] -> (x, cross weights [B, h, R*T, S] | None)."""
+        B, R, T, D = x.shape
+        y, _ = self.self_attention(self.norm1(x.flatten(0, 1)), mask)
+        x = x + self.dropout(y).view(B, R, T, D)
+        x, weights = self.look_and_think(x.flatten(1, 2), memory_kv, need_weights)
+        return x.view(B, R, T, D), weights
+
+    def step(self, x: Tensor, memory_kv, cache: KVCache, layer: int) -> Tensor:
+        """One new word for each beam: x [B, R, D] -> [B, R, D]."""
+        x = x + self.self_attention.step(self.norm1(x), cache, layer)
+        return self.look_and_think(x, memory_kv)[0]
+
+
+class Decoder(nn.Module):
+    """Words so far and visual tokens in, scores of the next word out."""
+
+    def __init__(self, vocab_size: int, *, d_model: int = 512, layers: int = 2, heads: int = 4, ffn: int = 2048,
+                 dropout: float = 0.1, max_length: int = 40, positions: str = "learned", tie_weights: bool = True):
+        """Args:
+            max_length: longest row of ids, ``<bos>`` included.
+            tie_weights: the output layer reuses the word embedding (Press & Wolf 2017).
+        """
+        super().__init__()
+        if d_model % heads:
+            raise InputError(f"d_model {d_model} is not divisible by {heads} heads; choose another pair")
+        self.max_length = max_length
+        self.embedding = WordEmbedding(vocab_size, d_model, max_length, positions, dropout)
+        self.layers = nn.ModuleList(DecoderLayer(d_model, heads, ffn, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(d_model)
+        self.output = nn.Linear(d_model, vocab_size)
+        if tie_weights:
+            self.output.weight = self.embedding.words.weight
+        nn.init.zeros_(self.output.bias)
+
+    def project_memory(self, memory: Tensor) -> MemoryKV:
+        """memory [B, S, D] -> each layer's keys and values, once a picture."""
+        return [layer.cross_attention.project_memory(memory) for layer in self.layers]
+
+    def forward(self, ids: Tensor, memory: Tensor, *, need_weights: bool = False):
+        """Teacher forcing.
+
+        Args:
+            ids: [B*R, T] with ``<bos>`` first; rows of one picture are neighbours.
+            memory: [B, S, D] projected visual tokens.
+            need_weights: also return cross-attention [layers, B*R, h, T, S].
+
+        Returns: logits [B*R, T, V]; position t predicts word t+1. With need_weights a pair.
+        """
+        B, (rows, T) = len(memory), ids.shape
+        if rows % B:
+            raise InputError(f"{rows} captions do not share out over {B} pictures; give the same number to each")
+        mask = causal_mask(T, ids.device) & padding_mask(ids)
+        x = self.embedding(ids).view(B, rows // B, T, -1)
+        collected = []
+        for layer, memory_kv in zip(self.layers, self.project_memory(memory), strict=True):
+            x, weights = layer(x, memory_kv, mask, need_weights)
+            if need_weights:
+                # [B, h, R*T, S] -> [B*R, h, T, S]
+                collected.append(weights.unflatten(2, (rows // B, T)).transpose(1, 2).flatten(0, 1))
+        logits = self.output(self.norm(x)).flatten(0, 1)
+        return (logits, torch.stack(collected)) if need_weights else logits
+
+    def step(self, ids: Tensor, memory_kv: MemoryKV, cache: KVCache) -> Tensor:
+        """One word further for R beams of each picture: last words ``ids`` [B, R] -> logits [B, R, V]."""
+        x = self.embedding(ids[..., None], start=cache.step)[..., 0, :]
+        for i, (layer, kv) in enumerate(zip(self.layers, memory_kv, strict=True)):
+            x = layer.step(x, kv, cache, i)
+        return self.output(self.norm(x))
+
+    def first_query(self) -> Tensor:
+        """The first cross-attention layer's query at ``<bos>``: [h, Dh], the same for every picture.
+
+        Before the first look nothing depends on the picture. Attention over a single word is that word's
+        value, so no mask, no softmax and no dropout is needed.
+        """
+        layer = self.layers[0]
+        x = (self.embedding.words.weight[BOS] + self.embedding.positions[0])[None]
+        value = layer.self_attention.qkv(layer.norm1(x)).chunk(3, dim=-1)[2]
+        x = x + layer.self_attention.out(value)
+        return layer.cross_attention.query(layer.norm2(x)).view(layer.cross_attention.heads, -1)

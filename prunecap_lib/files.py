@@ -1,0 +1,58 @@
+"""How is a folder written so that a crash never leaves half of it behind?
+
+Everything goes into a hidden sibling first; only when it is complete do two renames put it in place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import CheckpointError
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+@contextmanager
+def replace_folder(folder: str | Path) -> Iterator[Path]:
+    """Write a folder as a whole: ``with replace_folder(out) as new: ...`` fills ``new``, then swaps it in.
+
+    Whatever goes wrong before the swap, the old folder stays as it was. Raises CheckpointError where the
+    file system refuses (disk full, no permission).
+    """
+    folder = Path(folder)
+    new = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+        for path in [*new.iterdir(), new]:
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        recover_folder(folder)
+        if folder.exists():
+            shutil.rmtree(_previous(folder), ignore_errors=True)
+            folder.rename(_previous(folder))
+        new.rename(folder)
+        shutil.rmtree(_previous(folder), ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        recover_folder(folder)
+        raise CheckpointError(f"could not write {folder}: {error.strerror or error}; what was there before is "
+                              "kept. Free some space or choose another folder, then run the same command") from error
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def recover_folder(folder: str | Path) -> None:
+    """Bring the previous folder back where a crash fell between the two renames."""
+    folder = Path(folder)
+    if not folder.exists() and _previous(folder).exists():
+        _previous(folder).rename(folder)

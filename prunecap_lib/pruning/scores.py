@@ -1,0 +1,113 @@
+"""Which visual tokens matter? Each function gives every token a score, [B, N]; higher stays longer.
+
+``random`` and ``grid`` know nothing of the picture: they are the baselines that every other score has to
+beat. Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..tokens import VisualTokens
+
+SCORES = ("random", "grid", "norm_largest", "norm_smallest", "cls_attention", "attention_received", "pilot")
+ATTENTION_SCORES = ("cls_attention", "attention_received")  # the encoder's last block must show its weights
+
+
+def check_scorer(scorer: str) -> str:
+    """Return ``scorer`` where it is known; raise InputError naming the choices otherwise."""
+    if scorer not in SCORES:
+        raise InputError(f"scorer {scorer!r} is unknown; choose one of {', '.join(SCORES)}")
+    return scorer
+
+
+def random_score(tokens: VisualTokens, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform noise. Published methods often fail to beat it."""
+    return torch.rand(tokens.x.shape[:2], generator=generator).to(tokens.x.device)
+
+
+@lru_cache(maxsize=32)
+def _spread_order(H: int, W: int) -> tuple[int, ...]:
+    """Cells of a grid so ordered that every beginning of the list is spread out.
+
+    Farthest-point order: each next cell is the one farthest from all before it; ties take the cell that
+    leaves the largest summed distance, then the lowest index.
+    """
+    rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    points = torch.stack([rows.flatten(), columns.flatten()], dim=1).double()
+    distances = torch.cdist(points, points)
+    order = [int((H // 2) * W + W // 2)]
+    nearest, total = distances[order[0]].clone(), distances[order[0]].clone()
+    while len(order) < H * W:
+        nearest[order[-1]] = -1
+        ties = (nearest >= nearest.max() - 1e-9).nonzero().flatten()
+        chosen = int(ties[total[ties].argmax()])
+        order.append(chosen)
+        nearest = torch.minimum(nearest, distances[chosen])
+        total = total + distances[chosen]
+        nearest[torch.tensor(order)] = -1
+    return tuple(order)
+
+
+def grid_score(tokens: VisualTokens) -> Tensor:
+    """Spread the kept cells evenly over the picture, whatever it shows."""
+    order = torch.tensor(_spread_order(*tokens.grid))
+    score = torch.empty(len(order))
+    score[order] = torch.arange(len(order), 0, -1).float()
+    return score.to(tokens.x.device)[tokens.index]
+
+
+def norm_score(tokens: VisualTokens) -> Tensor:
+    """Length of the feature vector, ||x||_2. Whether long or short vectors hold the objects depends on the encoder."""
+    return tokens.x.float().norm(dim=-1)
+
+
+def pilot_score(features: Tensor, query: Tensor, prefix_count: int = 0) -> Tensor:
+    """Ask the first cross-attention layer once, with the query of ``<bos>``.
+
+    Args:
+        features: [B, P+N, C], what the projection's linear layer would see.
+        query: [h, C], the ``<bos>`` query carried back through key and projection matrices and scaled.
+        prefix_count: P, tokens that take part in the softmax but get no score.
+
+    Returns [B, N]: attention weights, mean over heads.
+    """
+    weights = (features @ query.T).softmax(dim=1).mean(dim=-1)
+    return weights[:, prefix_count:]
+
+
+def _signal(tokens: VisualTokens, name: str) -> Tensor:
+    value = getattr(tokens, name)
+    if value is None:
+        raise InputError(f"scorer {name!r}: this encoder gives no such signal (no class token, or no attention "
+                         "at all); use 'pilot', 'grid' or a norm score")
+    return value
+
+
+@torch.no_grad()
+def score_tokens(scorer: str, tokens: VisualTokens, *, pilot=None, generator: torch.Generator | None = None) -> Tensor:
+    """Scores [B, N] by a scorer's name.
+
+    Args:
+        pilot: function from tokens to scores; the captioner brings it, for it needs the decoder.
+        generator: source of ``random``'s noise, on the CPU.
+
+    No gradient flows through a score: which tokens stay is not differentiable.
+    """
+    match check_scorer(scorer):
+        case "random":
+            return random_score(tokens, generator)
+        case "grid":
+            return grid_score(tokens)
+        case "norm_largest":
+            return norm_score(tokens)
+        case "norm_smallest":
+            return -norm_score(tokens)
+        case "pilot":
+            return pilot(tokens)
+        case name:
+            return _signal(tokens, name)

@@ -1,0 +1,93 @@
+"""What does the loop eat? Pictures (or their stored features) with R captions each, in an order fixed by the seed.
+
+Shapes: B pictures, R captions per picture, T words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..captioner import Captioner
+from ..datasets import open_dataset
+from ..datasets.base import CaptionDataset
+from ..datasets.features import FeatureCache
+from ..preprocessing import augment
+from ..text import Vocabulary, pad_batch
+from ..tokens import VisualTokens
+from .config import TrainConfig
+
+
+def open_split(config: TrainConfig, split: str, limit: int | None = None) -> CaptionDataset:
+    """The configured dataset's split."""
+    return open_dataset(config.dataset, split=split, root=config.root, size=config.image_size, limit=limit,
+                        seed=config.seed)
+
+
+class Batches:
+    """Batches of one split: ``(images or tokens, ids [B*R, T])``."""
+
+    def __init__(self, dataset: CaptionDataset, captioner: Captioner, config: TrainConfig):
+        self.dataset, self.config = dataset, config
+        self.preprocessing = captioner.preprocessing
+        self.ids = [encode_captions(captions, captioner.vocabulary, config.max_words)
+                    for captions in dataset.captions]
+        self.features = self.pixels = None
+        if config.cache_features:
+            self.features = FeatureCache.open_or_build(dataset, captioner.encoder, progress=config.progress)
+        elif hasattr(dataset, "pixels"):
+            self.pixels = torch.from_numpy(dataset.pixels())
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, batch: tuple[int, list[int]]) -> tuple[Tensor | VisualTokens, Tensor]:
+        """One whole batch; its first entry seeds everything random in it, so any worker makes the same one."""
+        seed, indices = batch
+        generator = torch.Generator().manual_seed(seed)
+        R = self.config.captions_per_image
+        ids = [row for i in indices for row in choose_captions(self.ids[i], R, generator)]
+        return self._look(indices, generator), pad_batch(ids)
+
+    def _look(self, indices: list[int], generator: torch.Generator):
+        if self.features is not None:
+            return self.features.tokens(indices)
+        if self.pixels is not None:
+            images = self.pixels[indices]
+        else:
+            images = torch.stack([self.preprocessing.to_uint8(self.dataset.image(i)) for i in indices])
+        if self.config.augment:
+            images = augment(images, generator)
+        return self.preprocessing.normalize(images)
+
+    def epoch(self, epoch: int, *, shuffle: bool = True, drop_last: bool = True) -> DataLoader:
+        """Batches of one epoch; the short last one is left out in training."""
+        order = torch.arange(len(self))
+        if shuffle:
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + 7919 * epoch))
+        chunks = [chunk.tolist() for chunk in order.split(self.config.batch_size)]
+        if drop_last and len(chunks) > 1 and len(chunks[-1]) < self.config.batch_size:
+            chunks.pop()
+        keys = [(hash((self.config.seed, epoch, i)) & 0x7FFFFFFF, chunk) for i, chunk in enumerate(chunks)]
+        # a generator of its own: opening a loader must not disturb the run's random state
+        return DataLoader(self, sampler=keys, batch_size=None, num_workers=self.config.workers,
+                          generator=torch.Generator())
+
+    @property
+    def steps(self) -> int:
+        """Batches in one training epoch."""
+        return max(1, len(self) // self.config.batch_size)
+
+
+def encode_captions(captions: list[str], vocabulary: Vocabulary, max_words: int) -> list[list[int]]:
+    """Ids of each caption, cut after ``max_words`` words."""
+    return [vocabulary.encode(caption, max_words) for caption in captions]
+
+
+def choose_captions(rows: list[list[int]], R: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """R of a picture's captions, each used once before any is repeated."""
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    return (rows[order[i % len(rows)]] for i in range(R))

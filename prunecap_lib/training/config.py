@@ -1,0 +1,113 @@
+"""What fixes a training run? One frozen dataclass; the same config and seed give the same model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..captioner import CaptionerConfig
+from ..errors import InputError
+from ..pruning import check_scorer, keep_count
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run; the defaults train on Scenes on a laptop."""
+
+    dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
+    root: str | None = None
+    """Folder of the photographs; default: PRUNECAP_PHOTOS. Scenes are drawn and need none."""
+    limit: int | None = None
+    """Number of training pictures (Scenes: how many to draw; default 20,000). None means all."""
+    out: str = "runs/first"
+    """Folder for the checkpoint and the log. A run found there is resumed."""
+
+    encoder: str = "vit"
+    """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
+    encoder_weights: str | None = None
+    """Pretrained weights: a safetensors file, 'timm' to download, or 'package' for a Python package's."""
+    image_size: int | None = None
+    """Side of the square picture in pixels; default: the encoder's own."""
+    freeze_encoder: bool = False
+    """Do not train the encoder."""
+    cache_features: bool = False
+    """Encode every picture once and train from the stored features (frozen encoder only)."""
+
+    prune_ratio: float = 0.3
+    """Share of the visual tokens removed before cross-attention, also while training."""
+    scorer: str = "pilot"
+    """Which tokens stay: random, grid, norm_largest, norm_smallest, cls_attention, attention_received, pilot."""
+    d_model: int = 192
+    layers: int = 2
+    heads: int = 4
+    ffn: int = 768
+    dropout: float = 0.1
+    positions: Literal["learned", "sinusoidal"] = "learned"
+    tie_weights: bool = True
+
+    min_count: int = 1
+    """Words seen fewer times in the training captions become <unk>."""
+    vocabulary_size: int | None = None
+    """Keep at most this many entries, specials included."""
+    max_words: int = 30
+    """Longer captions are cut."""
+    captions_per_image: int = 5
+    """Captions of one picture in a batch; they share its keys and values."""
+
+    epochs: int = 24
+    batch_size: int = 64
+    """Pictures in a batch (captions: times captions_per_image)."""
+    lr: float = 1e-3
+    warmup: float = 0.05
+    """Share of all steps in which the learning rate rises; then it falls along a cosine."""
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    augment: bool = False
+    """Small random crops (never a mirror image: captions say left and right)."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16 autocast is two to three times faster on CPUs that have it."""
+    seed: int = 0
+    workers: int = 0
+    """Processes that load pictures."""
+    val_limit: int = 500
+    """Validation pictures looked at after every epoch."""
+    log_every: int = 20
+    """Steps between two lines of metrics.jsonl."""
+    save_every: int = 1
+    """Epochs between two checkpoints."""
+    progress: bool = True
+
+    def __post_init__(self):
+        keep_count(1, self.prune_ratio), check_scorer(self.scorer)
+        if self.cache_features and not self.freeze_encoder:
+            raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
+        for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+    @classmethod
+    def seed_preset(cls, **changes) -> TrainConfig:
+        """The presentation's table, to the letter; its other settings were not given."""
+        table = dict(dataset="coco", encoder="vit_base_patch16_224", image_size=224, batch_size=128, epochs=100,
+                     vocabulary_size=2033, d_model=512, layers=2, heads=4, ffn=2048, dropout=0.1, lr=1e-3,
+                     prune_ratio=0.3, captions_per_image=1, weight_decay=0.0, warmup=0.0, tie_weights=False)
+        return cls(**{**table, **changes})
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out)
+
+    def captioner_config(self, image_size: int) -> CaptionerConfig:
+        """The captioner's part of these settings."""
+        package = self.encoder if self.encoder_weights == "package" else None
+        return CaptionerConfig(encoder=self.encoder, image_size=image_size, prune_ratio=self.prune_ratio,
+                               scorer=self.scorer, d_model=self.d_model, layers=self.layers, heads=self.heads,
+                               ffn=self.ffn, dropout=self.dropout, max_length=self.max_words + 2,
+                               positions=self.positions, tie_weights=self.tie_weights,
+                               frozen_encoder=self.freeze_encoder, encoder_package=package)

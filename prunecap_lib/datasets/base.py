@@ -1,0 +1,152 @@
+"""What is a captioned data set, whatever its files look like?
+
+``CaptionDataset`` is what training and evaluation rely on; ``PhotoDataset`` is the form of it that reads
+pictures from folders. Pictures are counted by position i; ``image_ids[i]`` is the name that the source gave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+from ..errors import InputError, MissingFileError
+from ..preprocessing import load_image
+from ..text import tokenize
+
+ImageId = int | str
+
+
+@runtime_checkable
+class CaptionDataset(Protocol):
+    """Pictures with several captions each.
+
+    Attributes:
+        name, split: say which data this is, and name its caches.
+        image_ids: one id a picture, as its source numbers it.
+        captions: ``captions[i]`` are the captions of ``image_ids[i]``; at least one.
+    """
+
+    name: str
+    split: str
+    image_ids: list[ImageId]
+    captions: list[list[str]]
+
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> Image.Image:
+        """Picture i, upright 8-bit RGB in its own size."""
+        ...
+
+    def references(self) -> dict[ImageId, list[str]]:
+        """Captions by image id, as the metrics take them."""
+        ...
+
+
+class PhotoDataset:
+    """Captioned picture files.
+
+    Captions without a single word are left out: one bad line must not cost a data set of 600,000. They are
+    counted in ``skipped_captions`` and a warning names the first.
+
+    Args:
+        name, split: say which data this is.
+        captions: by image id, in the data set's order.
+        paths: picture file by image id.
+        source: the caption file, for messages.
+        limit: keep only the first so many pictures.
+        check_images: look now whether every picture is there, not hours later. ``False`` for text alone.
+
+    Raises: InputError for a picture without any caption; MissingFileError for missing pictures.
+    """
+
+    def __init__(self, name: str, split: str, captions: dict[ImageId, list[str]],
+                 paths: dict[ImageId, Path], *, source: Path, limit: int | None = None,
+                 check_images: bool = True):
+        if limit is not None and limit < 1:
+            raise InputError(f"data set {name}: a limit of {limit} pictures leaves nothing; give at least 1")
+        self.name, self.split, self.source = name, split, source
+        self.image_ids: list[ImageId] = list(captions)[:limit]
+        if not self.image_ids:
+            raise InputError(f"caption file {source}: the {split} split holds no captioned picture; "
+                             "check that it is a caption file of this split")
+        # Line breaks inside a caption (COCO has some) would split it in two for METEOR's tokenizer.
+        worded = {id: [" ".join(caption.split()) for caption in captions[id] if tokenize(caption)]
+                  for id in self.image_ids}
+        blank = [id for id in self.image_ids if len(worded[id]) < len(captions[id])]
+        self.skipped_captions = sum(len(captions[id]) - len(worded[id]) for id in blank)
+        for id in blank:
+            if not worded[id]:
+                raise InputError(f"caption file {source}: image {id} has only empty captions; "
+                                 "write one or take the picture out")
+        if blank:
+            warnings.warn(f"caption file {source}: {self.skipped_captions} empty captions left out, "
+                          f"the first of image {blank[0]}", stacklevel=3)
+        self.captions = [worded[id] for id in self.image_ids]
+        self.paths = [paths[id] for id in self.image_ids]
+        if check_images:
+            self._check_images()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def image(self, i: int) -> Image.Image:
+        """Picture i, upright 8-bit RGB in its own size. Raises what ``load_image`` raises."""
+        return load_image(self.paths[i])
+
+    def references(self) -> dict[ImageId, list[str]]:
+        """Captions by image id, as the metrics take them."""
+        return dict(zip(self.image_ids, self.captions, strict=True))
+
+    def _check_images(self) -> None:
+        folders = {folder: list_folder(folder) for folder in {path.parent for path in self.paths}}
+        missing = [path for path in self.paths if path.name not in folders[path.parent]]
+        if missing:
+            rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise MissingFileError(
+                f"picture {missing[0].name}{rest} not found in folder {missing[0].parent}, but named in "
+                f"{self.source}; check that folder and caption file are of the same split and complete")
+
+
+def list_folder(folder: Path) -> set[str]:
+    """Names in a folder: one look, where asking for each of 100,000 files takes long on a network disk."""
+    try:
+        return set(os.listdir(folder))
+    except OSError as error:
+        raise MissingFileError(f"folder {folder} not found or not readable; "
+                               "it should hold the pictures") from error
+
+
+def photos_root(name: str, root: str | Path | None) -> Path:
+    """The data set's folder: ``root``, or else $PRUNECAP_PHOTOS/name. Raises MissingFileError."""
+    if root is None:
+        photos = os.environ.get("PRUNECAP_PHOTOS")
+        if not photos:
+            raise MissingFileError(f"data set {name}: no folder given; set PRUNECAP_PHOTOS to the folder "
+                                   f"that holds {name}/, or name the data set's own folder as root")
+        root = Path(photos) / name
+    root = Path(root)
+    if not root.is_dir():
+        raise MissingFileError(f"data set {name}: folder {root} not found; "
+                               "check PRUNECAP_PHOTOS or the root")
+    return root
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises MissingFileError, or InputError that names file and line."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(f"file {path} not found") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"file {path}, line {error.lineno}: not valid JSON ({error.msg}); "
+                         "is the download complete?") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"file {path}: not a text file; is it still packed?") from error
+    if not isinstance(content, dict):
+        raise InputError(f"file {path}: holds a JSON {type(content).__name__}, but an object is expected")
+    return content

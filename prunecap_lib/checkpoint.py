@@ -48,8 +48,10 @@ def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     import platform
     from importlib.metadata import version
-    names = ("prunecap", "torch", "timm")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+    from . import __version__
+    return {"python": platform.python_version(), "prunecap": __version__,
+            **{name: version(name) for name in ("torch", "timm")}}
 
 
 @dataclass(frozen=True)

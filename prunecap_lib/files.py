@@ -56,3 +56,17 @@ def recover_folder(folder: str | Path) -> None:
     folder = Path(folder)
     if not folder.exists() and _previous(folder).exists():
         _previous(folder).rename(folder)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small file as a whole, its folder too. Raises CheckpointError where the file system refuses."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"could not write {path}: {error.strerror or error}; free some space or choose "
+                              "another place") from error

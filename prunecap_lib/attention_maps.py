@@ -1,0 +1,57 @@
+"""Where did each word look? Cross-attention weights laid back over the picture.
+
+Shapes: T words, (H, W) the encoder's grid, (h, w) pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .errors import InputError
+from .preprocessing import Preprocessing
+
+
+def mean_map(attention: Tensor) -> Tensor:
+    """Mean over a caption's words: [T, H, W] -> [H, W]."""
+    return attention.mean(dim=0)
+
+
+def kept_mask(kept: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Cells that were kept, [K] -> bool [H, W]."""
+    mask = torch.zeros(grid[0] * grid[1], dtype=torch.bool)
+    mask[kept] = True
+    return mask.view(grid)
+
+
+def scale_map(values: Tensor, size: tuple[int, int], mode: str = "nearest") -> Tensor:
+    """Scale maps [..., H, W] to pixels: size (h, w) -> [..., h, w].
+
+    'nearest' shows the cells as they are; 'bilinear' is smoother, and shows detail that was not measured.
+    """
+    flat = values.float().reshape(1, -1, *values.shape[-2:])
+    smooth = {"align_corners": False} if mode == "bilinear" else {}
+    return F.interpolate(flat, size=size, mode=mode, **smooth).reshape(*values.shape[:-2], *size)
+
+
+def seen_part(picture: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> Image.Image:
+    """The square of the original picture that the encoder saw; attention maps lie exactly over it.
+
+    Args: side: scale it to side x side pixels; default: the box's own size.
+    """
+    box = preprocessing.picture_box(picture.size)
+    side = side or max(1, round(max(box[2] - box[0], box[3] - box[1])))
+    return picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
+
+
+def dim_dropped(picture: Image.Image, kept: Tensor, grid: tuple[int, int], strength: float = 0.82) -> Image.Image:
+    """The picture with the dropped cells faded to white: what is left after pruning."""
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength {strength} is outside [0, 1]")
+    pixels = torch.from_numpy(np.array(picture)).float()
+    shown = scale_map(kept_mask(kept, grid), pixels.shape[:2])[..., None]
+    faded = 255 - (255 - pixels) * (1 - strength)
+    return Image.fromarray((pixels * shown + faded * (1 - shown)).round().byte().numpy())

@@ -1,0 +1,54 @@
+"""``prunecap``: the library from the command line. Each command is one module, imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+HELP = """usage: prunecap COMMAND [OPTIONS]
+
+Image captioning whose decoder looks at fewer visual tokens.
+
+commands:
+  caption    caption pictures, and draw which tokens were kept and where each word looked
+  train      train a captioner, or go on with a run that was stopped
+  evaluate   caption a data set's split and score the captions
+  data       draw Scenes, or look at what is in a data set
+
+examples:
+  prunecap caption photo.jpg
+  prunecap caption photo.jpg --prune-ratio 0.5 --figure out.png
+  prunecap train --dataset scenes --encoder vit --out runs/first
+  prunecap evaluate --checkpoint runs/first/checkpoint --dataset scenes --split test
+  prunecap data scenes --out data/scenes --n 1000
+
+prunecap COMMAND --help lists a command's options.
+"""
+COMMANDS = ("caption", "train", "evaluate", "data")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. A wrong input ends in one line on stderr and exit status 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return
+    if argv[0] == "--version":
+        from .. import __version__
+        print(f"prunecap {__version__}")
+        return
+    if argv[0] not in COMMANDS:
+        _stop(f"{argv[0]!r} is not a command; choose {', '.join(COMMANDS)}")
+    from ..errors import PrunecapError
+    try:
+        import_module(f".{argv[0]}", __name__).main(argv[1:])
+    except PrunecapError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped; a training run goes on with the same command", file=sys.stderr)
+        sys.exit(130)
+
+
+def _stop(message: str) -> None:
+    print(f"prunecap: error: {message}", file=sys.stderr)
+    sys.exit(2)

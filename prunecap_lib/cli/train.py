@@ -1,0 +1,24 @@
+"""``prunecap train``: every field of TrainConfig is an option."""
+
+from __future__ import annotations
+
+from ..training import TrainConfig, train
+
+DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/ and metrics.jsonl; the same command goes on
+with a run that was stopped.
+
+examples:
+  prunecap train --encoder vit --out runs/vit
+  prunecap train --encoder convnext --prune-ratio 0.5 --scorer random --out runs/convnext-random
+  PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0 \\
+      --encoder-weights package --freeze-encoder --cache-features --out runs/photos
+"""
+
+
+def main(argv: list[str]) -> None:
+    import tyro
+    config = tyro.cli(TrainConfig, args=argv, prog="prunecap train", description=DESCRIPTION)
+    result = train(config)
+    last = [line for line in result.history if "val_loss" in line][-1]
+    print(f"{result.out / 'checkpoint'}: validation loss {last['val_loss']:.3f}, "
+          f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min")

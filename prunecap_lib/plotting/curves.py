@@ -1,0 +1,64 @@
+"""How did a run go, and what did pruning cost? Lines over steps and over prune ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .style import COLOURS, PALETTE, label_line, style
+
+
+def smooth(values: Sequence[float], window: int = 9) -> np.ndarray:
+    """Centred running mean that shortens its window at both ends."""
+    values = np.asarray(values, dtype=float)
+    return np.array([values[max(0, i - window // 2) : i + window // 2 + 1].mean() for i in range(len(values))])
+
+
+def plot_training(histories: Mapping[str, Sequence[dict]], *, window: int = 9):
+    """Loss and token accuracy of several runs side by side; returns the figure.
+
+    Args: histories: run name -> lines of metrics.jsonl. Points are the validation split.
+    """
+    with style() as plt:
+        fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+        for place, (name, lines) in enumerate(histories.items()):
+            colour = COLOURS.get(name, PALETTE[place % len(PALETTE)])
+            for ax, key in zip(axes, ("loss", "accuracy"), strict=True):
+                train = [line for line in lines if key in line]
+                val = [line for line in lines if f"val_{key}" in line]
+                curve = smooth([line[key] for line in train], window)
+                ax.plot([line["epoch"] for line in train], curve, color=colour)
+                ax.plot([line["epoch"] for line in val], [line[f"val_{key}"] for line in val], "o", ms=4,
+                        color=colour, mfc="white")
+                if len(curve):
+                    label_line(ax, train[-1]["epoch"], curve[-1], name, colour)
+        axes[0].set(xlabel="epoch", ylabel="cross-entropy a word (nats)", title="loss")
+        axes[1].set(xlabel="epoch", ylabel="share of words right", title="token accuracy")
+        fig.supxlabel("lines: training batches, running mean; circles: validation split", fontsize=9)
+        return fig
+
+
+def plot_sweep(sweeps: Mapping[str, Mapping[str, Sequence[dict]]], *, metric: str = "CIDEr",
+               ylabel: str = "CIDEr-D"):
+    """Quality over prune ratio, one panel a model, one line a scorer; returns the figure.
+
+    Args:
+        sweeps: model -> scorer -> points ``{"prune_ratio", metric, f"{metric}_interval": (low, high)}``.
+    """
+    with style() as plt:
+        fig, axes = plt.subplots(1, len(sweeps), figsize=(4.6 * len(sweeps), 3.9), sharey=True, squeeze=False)
+        for ax, (model, scorers) in zip(axes[0], sweeps.items(), strict=True):
+            for place, (scorer, points) in enumerate(scorers.items()):
+                colour = COLOURS.get(scorer, PALETTE[place % len(PALETTE)])
+                x = [100 * point["prune_ratio"] for point in points]
+                y = [point[metric] for point in points]
+                ax.plot(x, y, color=colour, marker="o", ms=4, ls="--" if scorer in ("random", "grid") else "-")
+                intervals = [point.get(f"{metric}_interval") for point in points]
+                if all(intervals):
+                    low, high = zip(*intervals, strict=True)
+                    ax.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+                label_line(ax, x[-1], y[-1], scorer, colour)
+            ax.set(xlabel="tokens removed (%)", title=model)
+        axes[0, 0].set_ylabel(ylabel)
+        return fig

@@ -1,0 +1,90 @@
+"""What was kept, and where did each word look? Pictures with tokens and attention maps drawn over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from ..attention_maps import dim_dropped, mean_map, scale_map, seen_part
+from ..captioner import Caption
+from ..preprocessing import Preprocessing
+from .style import HEAT, style
+
+SIDE = 336  # pixels of a drawn picture
+
+
+def show_picture(ax, picture: Image.Image, title: str = "", *, grid: tuple[int, int] | None = None) -> None:
+    """A picture without axes; with ``grid``, the lines between the H x W cells."""
+    ax.imshow(picture)
+    ax.set_title(title)
+    ax.axis("off")
+    if grid:
+        width, height = picture.size
+        for i in range(1, grid[0]):
+            ax.axhline(i * height / grid[0] - 0.5, color="white", lw=0.7, alpha=0.8)
+        for j in range(1, grid[1]):
+            ax.axvline(j * width / grid[1] - 0.5, color="white", lw=0.7, alpha=0.8)
+
+
+def show_map(ax, picture: Image.Image, values: Tensor, title: str = "", *, highest: float | None = None) -> None:
+    """An attention map [H, W] over its picture, scaled by interpolation. ``highest``: value of the brightest colour."""
+    heat = scale_map(values, (picture.height, picture.width), "bilinear")
+    ax.imshow(picture.convert("L"), cmap="gray", vmin=-60, vmax=400)
+    ax.imshow(heat, cmap=HEAT, alpha=0.62, vmin=0, vmax=highest or max(float(heat.max()), 1e-9))
+    ax.set_title(title)
+    ax.axis("off")
+
+
+def draw_pruning(pictures: Sequence[Image.Image], captions: Sequence[Caption], titles: Sequence[str] | None = None):
+    """Each picture (already the encoder's square) before and after pruning; returns the figure."""
+    with style() as plt:
+        fig, axes = plt.subplots(2, len(pictures), figsize=(2.6 * len(pictures), 5.4), squeeze=False)
+        for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+            picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            show_picture(axes[0, column], picture, titles[column] if titles else "before", grid=caption.grid)
+            show_picture(axes[1, column], dim_dropped(picture, caption.kept, caption.grid),
+                         f"after: {len(caption.kept)} of {caption.grid[0] * caption.grid[1]} tokens")
+        return fig
+
+
+def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preprocessing, *, columns: int = 5):
+    """One caption explained; returns the figure.
+
+    The picture, what is left after pruning, the mean attention map over the picture, and one map a word.
+    All words share one colour scale. ``caption`` must carry attention.
+    """
+    picture = seen_part(picture, preprocessing, SIDE)
+    H, W = caption.grid
+    words = [word.replace("<eos>", "(end)") for word in caption.words]
+    rows = 1 + math.ceil(len(words) / columns)
+    with style() as plt:
+        fig = plt.figure(figsize=(2.1 * columns, 2.5 * rows + 1.5))
+        top, bottom = fig.subfigures(2, 1, height_ratios=[1.45, rows - 1])
+        axes = top.subplots(1, 3)
+        show_picture(axes[0], picture, "what the encoder sees", grid=caption.grid)
+        show_picture(axes[1], dim_dropped(picture, caption.kept, caption.grid),
+                     f"after prune: {len(caption.kept)} of {H * W} tokens")
+        show_map(axes[2], picture, mean_map(caption.attention), "mean attention of all words")
+        top.suptitle(f"“{caption.text}”   log p = {caption.log_prob:.2f}", fontsize=13)
+        highest = float(caption.attention.max())
+        for ax, word, values in zip(axes_of(bottom, rows - 1, columns), words, caption.attention, strict=False):
+            show_map(ax, picture, values, word, highest=highest)
+        return fig
+
+
+def axes_of(figure, rows: int, columns: int):
+    """All axes of a grid in reading order, switched off until something is drawn."""
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax in axes:
+        ax.axis("off")
+    return axes
+
+
+def describe_caption(caption: Caption) -> str:
+    """Alt text of ``draw_caption``."""
+    H, W = caption.grid
+    return (f"A picture, the same picture with {H * W - len(caption.kept)} of its {H * W} cells faded out, a map of the "
+            f"mean attention, and one map for each of the {len(caption.words)} words of “{caption.text}”.")

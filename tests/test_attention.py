@@ -1,0 +1,73 @@
+"""Is our attention torch's attention? Parity, masks, and the cache."""
+
+import pytest
+import torch
+from torch import nn
+
+from prunecap_lib.attention import CrossAttention, KVCache, SelfAttention, attend
+from prunecap_lib.masks import causal_mask, padding_mask
+
+torch.manual_seed(0)
+
+
+@pytest.fixture
+def pair():
+    """SelfAttention and torch's MultiheadAttention with the same weights."""
+    torch.manual_seed(0)
+    ours, theirs = SelfAttention(24, 3), nn.MultiheadAttention(24, 3, batch_first=True)
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.qkv.weight.data, ours.qkv.bias.data
+    theirs.out_proj.weight.data, theirs.out_proj.bias.data = ours.out.weight.data, ours.out.bias.data
+    return ours, theirs
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_self_attention_equals_torch(pair, need_weights):
+    ours, theirs = pair
+    x, mask = torch.randn(2, 7, 24), causal_mask(7)
+    y, weights = ours(x, mask, need_weights=need_weights)
+    expected, expected_weights = theirs(x, x, x, attn_mask=~mask[0, 0], average_attn_weights=False)
+    torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-5)
+    if need_weights:
+        torch.testing.assert_close(weights, expected_weights, atol=1e-6, rtol=1e-5)
+
+
+def test_cross_attention_equals_torch():
+    ours, theirs = CrossAttention(24, 3), nn.MultiheadAttention(24, 3, batch_first=True)
+    theirs.in_proj_weight.data = torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]).data
+    theirs.in_proj_bias.data = torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]).data
+    theirs.out_proj.load_state_dict(ours.out.state_dict())
+    x, memory = torch.randn(2, 5, 24), torch.randn(2, 9, 24)
+    y, _ = ours(x, ours.project_memory(memory))
+    torch.testing.assert_close(y, theirs(x, memory, memory)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_explicit_and_fused_attention_agree():
+    q, k, v = torch.randn(3, 2, 4, 6, 8).unbind(0)
+    mask = causal_mask(6)
+    fused, none = attend(q, k, v, mask)
+    explicit, weights = attend(q, k, v, mask, need_weights=True)
+    assert none is None
+    torch.testing.assert_close(fused, explicit, atol=1e-6, rtol=1e-5)
+    assert weights.triu(1).abs().max() == 0
+
+
+def test_masks_say_true_where_a_word_may_look():
+    ids = torch.tensor([[1, 5, 2, 0]])
+    assert padding_mask(ids).tolist() == [[[[True, True, True, False]]]]
+    assert causal_mask(3)[0, 0].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_cache_follows_each_beams_ancestors():
+    """Beams that switch parents see their own line: compare with attention over explicitly copied words."""
+    torch.manual_seed(3)
+    layer, B, R, steps = SelfAttention(16, 2).eval(), 2, 3, 5
+    cache, lines = KVCache(R, steps), torch.empty(B, R, 0, 16)
+    for _ in range(steps):
+        x = torch.randn(B, R, 16)
+        y = layer.step(x, cache, 0)
+        lines = torch.cat([lines, x[:, :, None]], dim=2)
+        expected = layer(lines.flatten(0, 1))[0][:, -1].view(B, R, 16)
+        torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+        parents = torch.randint(R, (B, R))
+        cache.advance(parents)
+        lines = lines.gather(1, parents[..., None, None].expand_as(lines))

@@ -1,0 +1,237 @@
+"""Do the parts fit together? Pruning, the pilot score, attention maps, checkpoints."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
+from prunecap_lib.errors import CheckpointError, InputError
+from prunecap_lib.files import replace_folder
+from prunecap_lib.pruning import SCORES, keep_count
+
+WORDS = ["a", "red", "cat", "left", "of", "the", "blue", "house", "two", "dogs"]
+
+
+def build(encoder="vit", fresh=False, **changes):
+    torch.manual_seed(0)
+    config = CaptionerConfig(encoder=encoder, d_model=32, heads=4, ffn=48, max_length=12, **changes)
+    captioner = Captioner(config, Vocabulary.build([" ".join(WORDS)])).eval()
+    for parameter in [] if fresh else captioner.decoder.parameters():  # a fresh decoder is too indifferent to test
+        torch.nn.init.normal_(parameter, std=0.4)
+    return captioner
+
+
+@pytest.fixture(scope="module", params=["vit", "convnext"])
+def captioner(request):
+    return build(request.param)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return torch.randint(4, 14, (3, 6), generator=torch.Generator().manual_seed(2))
+
+
+def scorers(captioner):
+    attention = captioner.config.encoder == "vit"
+    return [name for name in SCORES if attention or "attention" not in name]
+
+
+def test_keeping_all_is_not_pruning(captioner, images, ids):
+    tokens = captioner.encode(images)
+    torch.testing.assert_close(captioner(images, ids, prune_ratio=0.0),
+                               captioner.decoder(ids, captioner.projection(tokens.sequence)))
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.9])
+def test_gathered_equals_masked(captioner, images, ids, ratio):
+    """Cross-attention over K gathered tokens is cross-attention over all N with the others masked out."""
+    for scorer in scorers(captioner):
+        tokens = captioner.encode(images, scorer=scorer)
+        torch.manual_seed(5)
+        memory, kept = captioner.look(tokens, ratio, scorer)
+        assert kept.x.shape[1] == keep_count(64, ratio)
+        visible = torch.zeros(3, 64, dtype=torch.bool).scatter(1, kept.index, True)
+        visible = torch.cat([torch.ones(3, tokens.prefix_count, dtype=torch.bool), visible], 1)
+        everything = captioner.projection(tokens.sequence)
+        masked = masked_decoder(captioner.decoder, ids, everything, visible)
+        torch.testing.assert_close(captioner.decoder(ids, memory), masked, atol=1e-4, rtol=1e-4)
+
+
+def masked_decoder(decoder, ids, memory, visible):
+    """The decoder with a mask where ours gathers."""
+    from unittest.mock import patch
+
+    from prunecap_lib import attention
+    plain = attention.attend
+
+    def attend(q, k, v, mask=None, **settings):
+        cross = k.shape[2] == visible.shape[1]
+        return plain(q, k, v, visible[:, None, None] if cross else mask, **settings)
+
+    with patch.object(attention, "attend", attend):
+        return decoder(ids, memory)
+
+
+def test_pilot_is_the_first_look_of_the_first_layer(captioner, images):
+    tokens = captioner.encode(images)
+    _, weights = captioner.decoder(torch.ones(3, 1, dtype=torch.long), captioner.projection(tokens.sequence),
+                                   need_weights=True)
+    first_look = weights[0].mean(1)[:, 0, tokens.prefix_count :]          # layer 0, mean over heads, word 0
+    torch.testing.assert_close(captioner.pilot(tokens), first_look, atol=1e-6, rtol=1e-4)
+
+
+def test_attention_lies_on_kept_cells(captioner, images):
+    captions = captioner.generate(images, prune_ratio=0.5, return_attention=True, max_length=6)
+    for caption in captions:
+        assert caption.attention.shape == (len(caption.ids), 8, 8) == (len(caption.words), *caption.grid)
+        dropped = torch.ones(64, dtype=torch.bool)
+        dropped[caption.kept] = False
+        assert caption.attention.flatten(1)[:, dropped].abs().max() == 0
+        total = caption.attention.sum((1, 2))
+        assert (total <= 1 + 1e-5).all() and (total > 0).all()
+        if captioner.config.encoder == "convnext":
+            torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_asking_for_attention_changes_no_word(captioner, images, method):
+    plain = captioner.generate(images, method=method, max_length=8)
+    asked = captioner.generate(images, method=method, max_length=8, return_attention=True)
+    assert [c.ids for c in plain] == [c.ids for c in asked]
+    assert plain[0].attention is None
+
+
+def test_log_prob_is_the_teacher_forced_one(captioner, images):
+    for b, caption in enumerate(captioner.generate(images, max_length=5)):
+        ids = torch.tensor([[1, *caption.ids]])
+        logits = captioner(images[b : b + 1], ids[:, :-1])
+        logits[..., [0, 1, 3]] = float("-inf")
+        steps = logits.log_softmax(-1).gather(2, ids[:, 1:, None])
+        assert caption.log_prob == pytest.approx(steps.sum().item(), abs=1e-3)
+
+
+def test_pictures_paths_and_tensors_give_the_same_caption(captioner, tmp_path):
+    picture = Image.effect_noise((80, 70), 90).convert("RGB")
+    picture.save(tmp_path / "a.png")
+    tensor = captioner.preprocessing(picture)[None]
+    texts = {captioner.generate(x, max_length=6)[0].text for x in
+             (picture, tmp_path / "a.png", str(tmp_path / "a.png"), [picture], tensor, tensor[0])}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
+def test_impossible_ratios_are_refused(captioner, images, ratio):
+    with pytest.raises(InputError, match="prune ratio"):
+        captioner.generate(images, prune_ratio=ratio)
+
+
+def test_convnext_has_no_attention_to_score_by(images):
+    with pytest.raises(InputError, match="pilot"):
+        build("convnext").generate(images, scorer="cls_attention")
+
+
+def test_one_batch_can_be_learned_by_heart(images, ids):
+    """All of it trains: a pruned captioner fits three pictures."""
+    captioner = build(fresh=True, dropout=0.0).train()
+    optimizer = torch.optim.AdamW(captioner.parameters(), lr=3e-3)
+    for _ in range(60):
+        logits = captioner(images, ids[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+
+
+# -- checkpoints --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_saved_and_loaded_is_the_same(tmp_path, images, ids, tie):
+    captioner = build(tie_weights=tie)
+    captioner.save(tmp_path / "model")
+    loaded = Captioner.load(tmp_path / "model")
+    assert loaded.config == captioner.config and loaded.vocabulary == captioner.vocabulary
+    assert loaded.preprocessing == captioner.preprocessing
+    assert torch.equal(loaded(images, ids), captioner(images, ids))
+
+
+def test_half_precision_is_half_the_size(tmp_path, images, ids):
+    captioner = build()
+    captioner.save(tmp_path / "full"), captioner.save(tmp_path / "half", half=True)
+    full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
+    assert half < 0.53 * full
+    assert (Captioner.load(tmp_path / "half")(images, ids) - captioner(images, ids)).abs().max() < 0.1
+
+
+def damage(folder, what):
+    head = json.loads((folder / "config.json").read_text())
+    match what:
+        case "truncated weights":
+            data = (folder / "model.safetensors").read_bytes()
+            (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+        case "no weights":
+            (folder / "model.safetensors").unlink()
+        case "broken json":
+            (folder / "config.json").write_text("{")
+        case "another version":
+            head["format"] = 99
+        case "unknown setting":
+            head["config"]["moons"] = 2
+        case "another vocabulary":
+            head["vocabulary"][5] = "moon"
+        case "another width":
+            head["config"]["d_model"] = 64
+    if what != "broken json":
+        (folder / "config.json").write_text(json.dumps(head))
+
+
+@pytest.mark.parametrize("what, says", [
+    ("truncated weights", "model.safetensors"), ("no weights", "model.safetensors"), ("broken json", "config.json"),
+    ("another version", "format 99"), ("unknown setting", "moons"), ("another vocabulary", "vocabulary"),
+    ("another width", "do not fit"),
+])
+def test_damage_is_named(tmp_path, what, says):
+    build().save(tmp_path / "model")
+    damage(tmp_path / "model", what)
+    with pytest.raises(CheckpointError, match=says):
+        Captioner.load(tmp_path / "model")
+
+
+def test_unknown_name_lists_the_shipped():
+    with pytest.raises(CheckpointError, match="shipped are"):
+        Captioner.load("no-such-model")
+
+
+def test_a_failed_save_keeps_the_old_checkpoint(tmp_path, monkeypatch, images, ids):
+    captioner = build()
+    captioner.save(tmp_path / "model")
+    before = captioner(images, ids)
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    with pytest.raises(CheckpointError, match="No space left.*kept"):
+        captioner.save(tmp_path / "model")
+    assert torch.equal(Captioner.load(tmp_path / "model")(images, ids), before)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_crash_between_the_renames_loses_nothing(tmp_path):
+    build().save(tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / ".model.previous")
+    assert Captioner.load(tmp_path / "model").config.encoder == "vit"
+
+
+def test_replace_folder_leaves_no_half(tmp_path):
+    with pytest.raises(KeyboardInterrupt), replace_folder(tmp_path / "x") as new:
+        (new / "a").write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

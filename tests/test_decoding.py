@@ -1,0 +1,147 @@
+"""Is fast writing the same writing? Cached search against plain, uncached search."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from prunecap_lib.decoder import Decoder
+from prunecap_lib.decoding import NEVER_WRITTEN, beam, greedy
+from prunecap_lib.errors import InputError
+from prunecap_lib.text import BOS, EOS, PAD
+
+V, D, LENGTH = 23, 32, 9
+
+
+@pytest.fixture(params=["learned", "sinusoidal"])
+def decoder(request):
+    torch.manual_seed(1)
+    decoder = Decoder(V, d_model=D, layers=2, heads=4, ffn=48, max_length=LENGTH + 1, positions=request.param).eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    with torch.no_grad():  # the picture decides much, so that captions differ and end at different lengths
+        for layer in decoder.layers:
+            layer.cross_attention.out.weight *= 8
+        decoder.output.bias[EOS] += 3.0
+    return decoder
+
+
+@pytest.fixture
+def memory():
+    return 3 * torch.randn(12, 5, D, generator=torch.Generator().manual_seed(2))
+
+
+def next_log_probs(decoder, ids, memory):
+    logits = decoder(ids, memory)[:, -1].clone()
+    logits[:, NEVER_WRITTEN] = float("-inf")
+    return logits.log_softmax(-1)
+
+
+@torch.no_grad()
+def plain_greedy(decoder, picture):
+    ids, total = torch.tensor([[BOS]]), 0.0
+    for _ in range(LENGTH):
+        log_probs = next_log_probs(decoder, ids, picture)
+        word = log_probs.argmax(-1, keepdim=True)
+        total += float(log_probs.max())
+        ids = torch.cat([ids, word], 1)
+        if word.item() == EOS:
+            break
+    return ids[0, 1:].tolist(), total
+
+
+@torch.no_grad()
+def plain_beam(decoder, picture, R, penalty):
+    beams = [([BOS], 0.0)]
+    for _ in range(LENGTH):
+        candidates = []
+        for ids, total in beams:
+            if ids[-1] == EOS:
+                candidates.append((ids, total))
+                continue
+            log_probs = next_log_probs(decoder, torch.tensor([ids]), picture)[0]
+            candidates += [(ids + [word], total + float(log_probs[word])) for word in range(V)]
+        beams = sorted(candidates, key=lambda c: -c[1])[:R]
+    ids, total = max(beams, key=lambda c: c[1] / (len(c[0]) - 1) ** penalty)
+    return ids[1:], total
+
+
+def row(ids):
+    return [i for i in ids.tolist() if i != PAD]
+
+
+def test_greedy_equals_uncached(decoder, memory):
+    written = greedy(decoder, memory, max_length=LENGTH)
+    lengths = set()
+    for b in range(len(memory)):
+        ids, total = plain_greedy(decoder, memory[b : b + 1])
+        assert row(written.ids[b]) == ids
+        assert written.log_prob[b].item() == pytest.approx(total, abs=1e-4)
+        lengths.add(len(ids))
+    assert len(lengths) > 1, "the fixture should stop at different lengths"
+
+
+@pytest.mark.parametrize("R", [2, 3, 5])
+def test_beam_equals_uncached(decoder, memory, R):
+    written = beam(decoder, memory, beam_size=R, max_length=LENGTH, length_penalty=0.7)
+    for b in range(len(memory)):
+        ids, total = plain_beam(decoder, memory[b : b + 1], R, 0.7)
+        assert row(written.ids[b]) == ids
+        assert written.log_prob[b].item() == pytest.approx(total, abs=1e-4)
+
+
+def test_beam_of_one_equals_greedy(decoder, memory):
+    one, plain = beam(decoder, memory, beam_size=1, max_length=LENGTH), greedy(decoder, memory, max_length=LENGTH)
+    assert torch.equal(one.ids, plain.ids)
+    torch.testing.assert_close(one.log_prob, plain.log_prob)
+
+
+def test_a_picture_is_captioned_alike_alone_and_in_a_batch(decoder, memory):
+    together = beam(decoder, memory, beam_size=3, max_length=LENGTH)
+    for b in range(len(memory)):
+        alone = beam(decoder, memory[b : b + 1], beam_size=3, max_length=LENGTH)
+        assert row(alone.ids[0]) == row(together.ids[b])
+
+
+@pytest.mark.parametrize("size, length", [(0, 5), (V, 5), (2, 0), (2, LENGTH + 2)])
+def test_impossible_settings_are_refused(decoder, memory, size, length):
+    with pytest.raises(InputError, match="beam_size|max_length"):
+        beam(decoder, memory, beam_size=size, max_length=length)
+
+
+# -- the decoder under teacher forcing ----------------------------------------------------------------------
+
+def test_a_later_word_changes_no_earlier_logit(decoder, memory):
+    ids = torch.randint(4, V, (12, 6), generator=torch.Generator().manual_seed(0))
+    changed = ids.clone()
+    changed[:, 4] = (ids[:, 4] - 3) % (V - 4) + 4
+    before, after = decoder(ids, memory), decoder(changed, memory)
+    torch.testing.assert_close(before[:, :4], after[:, :4])
+    assert (before[:, 4:] - after[:, 4:]).abs().max() > 1e-3
+
+
+def test_padding_changes_no_logit(decoder, memory):
+    ids = torch.randint(4, V, (12, 5), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(decoder(F.pad(ids, (0, 3), value=PAD), memory)[:, :5], decoder(ids, memory))
+
+
+def test_captions_of_one_picture_do_not_mix(decoder, memory):
+    ids = torch.randint(4, V, (24, 5), generator=torch.Generator().manual_seed(0))
+    together, weights = decoder(ids, memory, need_weights=True)
+    alone, alone_weights = decoder(ids, memory.repeat_interleave(2, 0), need_weights=True)
+    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(weights, alone_weights)
+    assert weights.shape == (2, 24, 4, 5, 5)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 24, 4, 5))
+
+
+def test_too_long_or_unshared_rows_are_refused(decoder, memory):
+    with pytest.raises(InputError, match="max_length"):
+        decoder(torch.full((12, LENGTH + 2), 5), memory)
+    with pytest.raises(InputError, match="share out"):
+        decoder(torch.full((13, 3), 5), memory)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_tied_weights_are_one_matrix(tie):
+    decoder = Decoder(V, d_model=D, tie_weights=tie)
+    assert (decoder.output.weight is decoder.embedding.words.weight) == tie

@@ -12,7 +12,7 @@ from .base import CaptionDataset, ImageId, PhotoDataset, photos_root
 
 __all__ = ["CaptionDataset", "ImageId", "PhotoDataset", "open_dataset"]
 
-_SCENES = {"train": 10_000, "val": 500, "test": 1_000, "heldout": 500}
+_SCENES = {"train": 20_000, "val": 500, "test": 1_000, "heldout": 500}
 
 
 def open_dataset(name: str, *, split: str, root: str | Path | None = None, size: int | None = None,

@@ -1,0 +1,215 @@
+"""How are the tokens of a frozen encoder written to disk, all or none, and found again?
+
+The folder's format is described in ``features``, which reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError, MissingFileError, PrunecapError
+from .base import CaptionDataset, ImageId, read_json
+
+_META = "features.json"
+_FORMAT = 1
+_SIGNALS = ("cls_attention", "attention_received")
+
+
+def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encoder_print: str, *,
+          batch_size: int, workers: int, bf16: bool | None, progress: bool) -> None:
+    """Compute the tokens of all pictures into ``folder``; see ``FeatureCache.open_or_build``."""
+    from tqdm import tqdm
+
+    device = next(encoder.parameters()).device
+    bf16 = prefers_bf16(device) if bf16 is None else bf16
+    pixels = _Pixels(dataset, encoder.preprocessing)
+    arrays, grid = _encode(encoder, pixels[0][None].to(device), bf16)
+    meta = {"format": _FORMAT, "encoder": encoder.name, "fingerprint": encoder_print, "bf16": bf16,
+            "dataset": dataset.name, "split": dataset.split, "grid": grid,
+            "shapes": {name: array.shape[1:] for name, array in arrays.items()},
+            "checks": _checks(dataset, encoder), "image_ids": dataset.image_ids}
+    partial, sizes = partial_folder(folder), row_bytes(meta)
+    _start(partial, meta)
+    files = {name: (partial / f"{name}.bin").open("ab") for name in sizes}
+    try:
+        _lock(files["x"], folder)
+        # The arrays are written one after another, so a stop may leave them uneven: cut to whole rows.
+        done = min(files[name].tell() // size for name, size in sizes.items())
+        for name, file in files.items():
+            file.truncate(done * sizes[name])
+        _check_space(folder, sum(sizes.values()) * (len(dataset) - done), len(dataset) - done)
+        rest = torch.utils.data.Subset(pixels, range(done, len(dataset)))
+        loader = torch.utils.data.DataLoader(rest, batch_size, num_workers=workers)
+        with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
+                  disable=not progress) as bar:
+            for images in loader:
+                arrays, _ = _encode(encoder, images.to(device), bf16)
+                _check_range(arrays, encoder, dataset.image_ids[done : done + len(images)])
+                for name, array in arrays.items():
+                    # Plain writes: on a full disk they raise, where writing through a memory map crashes.
+                    files[name].write(array.astype(dtype_of(name)).tobytes())
+                done += len(images)
+                bar.update(len(images))
+        for file in files.values():
+            file.flush()
+    except PrunecapError:  # a picture that cannot be read names itself
+        raise
+    except OSError as error:
+        raise InputError(f"feature cache {partial}: {error.strerror or error}; make room and run the same "
+                         "command again, it goes on where it stopped") from error
+    finally:
+        _close(files)
+    partial.rename(folder)
+
+
+def _close(files: dict) -> None:
+    for file in files.values():
+        try:
+            file.close()
+        except OSError:
+            pass  # the disk is full; that has been said already
+
+
+def fingerprint(encoder: torch.nn.Module) -> str:
+    """What features depend on, in 16 hex digits: name, preprocessing, and every weight."""
+    digest = hashlib.sha256(json.dumps([encoder.name, asdict(encoder.preprocessing)]).encode())
+    for key, value in sorted(encoder.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def prefers_bf16(device: torch.device) -> bool:
+    """Is bfloat16 faster here than float32? On CPUs only with instructions of its own."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo")
+    return device.type == "cpu" and flags.is_file() and any(
+        name in flags.read_text() for name in ("amx_bf16", "avx512_bf16"))
+
+
+def same_picture(dataset: CaptionDataset, encoder: torch.nn.Module, i: int, thumbnail: list[int]) -> bool:
+    """Does picture i still look like ``thumbnail``? Decoders of two machines differ by a step or so."""
+    new = _thumbnail(dataset, encoder, i)
+    return max(abs(a - b) for a, b in zip(new, thumbnail, strict=True)) <= 4
+
+
+def read_meta(folder: Path) -> dict:
+    if not folder.is_dir():
+        raise MissingFileError(f"feature cache {folder} not found; build it with FeatureCache.open_or_build")
+    meta = read_json(folder / _META)
+    if meta.get("format") != _FORMAT:
+        raise InputError(f"feature cache {folder}: format {meta.get('format')} is not {_FORMAT}, which this "
+                         "version writes; delete the folder, it is built again")
+    return meta
+
+
+def partial_folder(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
+
+
+def dtype_of(name: str) -> np.dtype:
+    return np.dtype("<i4" if name == "index" else "<f2")
+
+
+def row_bytes(meta: dict) -> dict[str, int]:
+    """Bytes of one picture in each file."""
+    return {name: int(np.prod(shape)) * dtype_of(name).itemsize for name, shape in meta["shapes"].items()}
+
+
+class _Pixels(torch.utils.data.Dataset):
+    """A data set's pictures as the encoder takes them: float32 [3, S, S]."""
+
+    def __init__(self, dataset, preprocessing):
+        self.dataset, self.preprocessing = dataset, preprocessing
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        return self.preprocessing(self.dataset.image(i))
+
+
+@torch.inference_mode()
+def _encode(encoder, images: Tensor, bf16: bool) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """All that the encoder tells about images [B, 3, S, S]: float32 arrays by name; and its grid."""
+    training = encoder.training
+    encoder.eval()
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        try:
+            tokens = encoder(images, need_attention=True)
+        except InputError:  # it has no attention to tell of
+            tokens = encoder(images)
+    encoder.train(training)
+    values = {name: getattr(tokens, name) for name in ("x", "prefix", *_SIGNALS)}
+    arrays = {name: value.float().cpu().numpy() for name, value in values.items() if value is not None}
+    H, W = tokens.grid
+    if tokens.x.shape[1] != H * W:  # pruned inside the encoder: the places of what is left belong to it
+        arrays["index"] = tokens.index.cpu().numpy()
+    return arrays, tokens.grid
+
+
+def _start(partial: Path, meta: dict) -> None:
+    """Make the folder, or take up the one that an earlier build of the same features left."""
+    try:
+        old = read_json(partial / _META)
+    except (MissingFileError, InputError):
+        old = {}
+    new = json.loads(json.dumps(meta))
+    same = all(old.get(key) == new[key] for key in ("format", "fingerprint", "shapes"))
+    if not same or meta["image_ids"][: len(old["image_ids"])] != old["image_ids"]:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    (partial / _META).write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _checks(dataset, encoder) -> list[tuple[ImageId, list[int]]]:
+    """A few pictures in small: ids alone do not tell Scenes of two seeds apart."""
+    some = sorted({0, len(dataset) // 2, len(dataset) - 1})
+    return [(dataset.image_ids[i], _thumbnail(dataset, encoder, i)) for i in some]
+
+
+def _thumbnail(dataset, encoder, i: int) -> list[int]:
+    """Picture i in 4x4 pixels of three colours."""
+    pixels = encoder.preprocessing.to_uint8(dataset.image(i)).float()
+    return torch.nn.functional.adaptive_avg_pool2d(pixels, 4).round().int().flatten().tolist()
+
+
+def _check_space(folder: Path, needed: int, pictures: int) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if needed > 0.98 * free:
+        raise InputError(f"feature cache {folder}: the features of {pictures} pictures take "
+                         f"{needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there; make room, name a "
+                         "folder on another disk, or take fewer pictures")
+
+
+def _check_range(arrays: dict[str, np.ndarray], encoder, ids: list[ImageId]) -> None:
+    limit = float(np.finfo(np.float16).max)
+    for name, array in arrays.items():
+        largest = np.abs(array.reshape(len(array), -1)).max(1)
+        wrong = ~(largest <= limit)  # a NaN is wrong too
+        if name != "index" and wrong.any():
+            raise InputError(f"encoder {encoder.name}: its features ({name}) of image {ids[wrong.argmax()]} "
+                             f"exceed {limit:.0f} or are no numbers, so 16 bits cannot hold them; "
+                             "check its weights and preprocessing")
+
+
+def _lock(file, folder: Path) -> None:
+    """Two builders of one cache would write into each other's rows."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"feature cache {folder}: another process is building it; wait until it has "
+                         "finished, then run the same command again") from None

@@ -1,0 +1,130 @@
+"""How does training skip a frozen encoder? Its tokens are computed once and kept on disk as 16-bit floats.
+
+A cache is a folder: one raw file an array (``x.bin`` [n, N, C] and so on), read through memory maps, and
+``features.json`` with shapes, the encoder's fingerprint and the picture ids. While it is built, the folder is
+called ``NAME.partial``; an interrupted build goes on where it stopped.
+
+Shapes: n pictures, B of them in a batch, N visual tokens, P prefix tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..tokens import VisualTokens
+from .base import CaptionDataset, ImageId
+from .feature_build import build, dtype_of, fingerprint, partial_folder, read_meta, row_bytes, same_picture
+
+
+class FeatureCache:
+    """Visual tokens of a data set's pictures, by position in that data set.
+
+    ``FeatureCache.open_or_build(dataset, encoder)`` makes one; ``cache.tokens([3, 17])`` reads from it.
+    """
+
+    def __init__(self, folder: str | Path, image_ids: Sequence[ImageId] | None = None):
+        """Open a finished cache; ``image_ids`` chooses and orders its pictures (all of them without).
+
+        Raises: MissingFileError where there is none, InputError where it is damaged or lacks pictures.
+        """
+        self.folder = Path(folder)
+        self.meta = read_meta(self.folder)
+        self.grid = tuple(self.meta["grid"])
+        rows = {id: row for row, id in enumerate(self.meta["image_ids"])}
+        self.image_ids = list(self.meta["image_ids"] if image_ids is None else image_ids)
+        lacking = [id for id in self.image_ids if id not in rows]
+        if lacking:
+            raise InputError(f"feature cache {folder}: no features of image {lacking[0]} "
+                             f"({len(lacking)} pictures lack); build it for this data set")
+        self._rows = np.array([rows[id] for id in self.image_ids], dtype=np.int64)
+        for name, size in row_bytes(self.meta).items():
+            file = self.folder / f"{name}.bin"
+            if not file.is_file() or file.stat().st_size != size * len(rows):
+                raise InputError(f"feature cache {folder}: {file.name} is missing or cut short; "
+                                 "delete the folder, it is built again")
+
+    @classmethod
+    def open_or_build(cls, dataset: CaptionDataset, encoder: torch.nn.Module,
+                      folder: str | Path | None = None, *, batch_size: int = 32, workers: int = 0,
+                      bf16: bool | None = None, progress: bool = True) -> FeatureCache:
+        """The features of ``dataset`` as ``encoder`` sees it; computed where they are not there yet.
+
+        Args:
+            folder: without it data/features/<dataset>-<split>-<encoder>-<size>.
+            batch_size, workers: pictures at a time, and processes that decode them.
+            bf16: compute in bfloat16; by default where the processor has instructions for it.
+            progress: show a bar with the time left.
+
+        A cache of more pictures than ``dataset`` has serves it too; one of its first pictures is continued.
+
+        Raises: InputError where the cache is of other weights, settings or pictures, where the disk is too
+            small, or where features do not fit 16 bits.
+        """
+        folder = Path(folder) if folder is not None else default_folder(dataset, encoder)
+        encoder_print = fingerprint(encoder)
+        if folder.exists():
+            meta = read_meta(folder)
+            _check_same(folder, meta, encoder_print, dataset, encoder)
+            if not set(dataset.image_ids) - set(meta["image_ids"]):
+                return cls(folder, dataset.image_ids)
+            if dataset.image_ids[: len(meta["image_ids"])] != meta["image_ids"]:
+                raise InputError(f"feature cache {folder}: made for other pictures than this {dataset.split} "
+                                 "split has; delete the folder or name another")
+            cls(folder)  # complete, or else it must not be built upon
+            folder.rename(partial_folder(folder))
+        build(folder, dataset, encoder, encoder_print, batch_size=batch_size, workers=workers, bf16=bf16,
+              progress=progress)
+        return cls(folder, dataset.image_ids)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def tokens(self, indices: Sequence[int] | Tensor, dtype: torch.dtype = torch.float32) -> VisualTokens:
+        """Tokens of the pictures at these positions of the data set, in this order: x is [B, N, C]."""
+        rows = self._rows[np.asarray(indices, dtype=np.int64)]
+        values = {name: torch.from_numpy(array[rows]) for name, array in self._arrays.items()}
+        index = values.pop("index", None)
+        values = {name: value.to(dtype) for name, value in values.items()}
+        if index is None:
+            return VisualTokens.full(grid=self.grid, **values)
+        return VisualTokens(index=index.long(), grid=self.grid, **values)
+
+    def pooled(self, batch_size: int = 256) -> Tensor:
+        """The mean over each picture's tokens, float32 [n, C]: one vector a picture, to find neighbours."""
+        return torch.cat([self.tokens(part).x.mean(1) for part in torch.arange(len(self)).split(batch_size)])
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.memmap(self.folder / f"{name}.bin", dtype_of(name), "r",
+                                shape=(len(self.meta["image_ids"]), *shape))
+                for name, shape in self.meta["shapes"].items()}
+
+    def __getstate__(self):
+        # A pickled memory map carries all its data; a data loader's worker opens the files itself.
+        return {name: value for name, value in self.__dict__.items() if name != "_arrays"}
+
+
+def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module) -> Path:
+    """data/features/<dataset>-<split>-<encoder>-<size>."""
+    from ..checkpoint import data_folder
+
+    name = f"{dataset.name}-{dataset.split}-{encoder.name}-{encoder.preprocessing.image_size}"
+    return data_folder() / "features" / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def _check_same(folder: Path, meta: dict, encoder_print: str, dataset, encoder) -> None:
+    if meta["fingerprint"] != encoder_print:
+        raise InputError(f"feature cache {folder}: made by an encoder with other weights or preprocessing "
+                         f"than this {encoder.name}; delete the folder or name another")
+    at = {id: i for i, id in enumerate(dataset.image_ids)}
+    for id, thumbnail in meta["checks"]:
+        if id in at and not same_picture(dataset, encoder, at[id], thumbnail):
+            raise InputError(f"feature cache {folder}: made from other pictures, image {id} has changed; "
+                             "delete the folder or name another")

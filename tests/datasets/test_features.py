@@ -1,0 +1,252 @@
+"""Are cached features what the encoder says, and is a cache of anything else refused or continued?"""
+
+import json
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+
+from prunecap_lib.datasets import feature_build
+from prunecap_lib.datasets.features import FeatureCache, default_folder, fingerprint
+from prunecap_lib.errors import InputError, MissingFileError
+from prunecap_lib.preprocessing import Preprocessing
+from prunecap_lib.tokens import VisualTokens
+
+torch.set_num_threads(1)
+
+
+class Pictures:
+    """Twelve plain pictures in memory."""
+
+    name, split = "toy", "train"
+
+    def __init__(self, n=12, shift=0):
+        self.image_ids = [f"p{i}.jpg" for i in range(n)]
+        self.captions = [["a picture"]] * n
+        self.shift, self.decoded = shift, []
+
+    def __len__(self):
+        return len(self.image_ids)
+
+    def image(self, i):
+        self.decoded.append(i)
+        return Image.new("RGB", (20, 20), (20 * i + self.shift, 100, 255 - 20 * i))
+
+
+class Toy(torch.nn.Module):
+    """An encoder of 2x2 tokens with one prefix token; it can tell about attention if it is a 'vit'."""
+
+    def __init__(self, kind="vit", scale=1.0):
+        super().__init__()
+        self.name, self.preprocessing = f"toy {kind}", Preprocessing(16)
+        self.patches = torch.nn.Conv2d(3, 8, 8, 8)
+        torch.nn.init.normal_(self.patches.weight, std=scale)
+
+    def forward(self, images, *, need_attention=False):
+        x = self.patches(images).flatten(2).mT
+        if self.name == "toy cnn":
+            if need_attention:
+                raise InputError("no attention here")
+            return VisualTokens.full(x, (2, 2))
+        tokens = VisualTokens.full(x, (2, 2), prefix=x.mean(1, keepdim=True))
+        if need_attention:
+            tokens = VisualTokens.full(x, (2, 2), tokens.prefix, cls_attention=x.softmax(1)[..., 0])
+        return tokens.keep(torch.tensor([[0, 2, 3]]).expand(len(x), 3)) if "pruning" in self.name else tokens
+
+
+@pytest.fixture
+def toy():
+    torch.manual_seed(0)
+    return Toy()
+
+
+def make(dataset, encoder, folder, **options):
+    return FeatureCache.open_or_build(dataset, encoder, folder, **{"batch_size": 5, "bf16": False,
+                                                                   "progress": False, **options})
+
+
+def expected(dataset, encoder, indices, need_attention=True):
+    with torch.no_grad():
+        return encoder(torch.stack([encoder.preprocessing(dataset.image(i)) for i in indices]),
+                       need_attention=need_attention)
+
+
+def test_tokens_are_the_encoders(tmp_path, toy):
+    cache = make(Pictures(), toy, tmp_path / "cache")
+    tokens, direct = cache.tokens([7, 0, 7]), expected(Pictures(), toy, [7, 0, 7])
+    assert len(cache) == 12 and tokens.grid == (2, 2) and tokens.x.dtype == torch.float32
+    for name in ("x", "prefix", "cls_attention"):
+        torch.testing.assert_close(getattr(tokens, name), getattr(direct, name), rtol=1e-3, atol=1e-3)
+    assert tokens.attention_received is None and torch.equal(tokens.index, direct.index)
+    assert cache.tokens(torch.tensor([1]), dtype=torch.bfloat16).x.dtype == torch.bfloat16
+    torch.testing.assert_close(cache.pooled(batch_size=5)[7], tokens.x[0].mean(0))
+
+
+def test_an_encoder_without_attention(tmp_path):
+    tokens = make(Pictures(), Toy("cnn"), tmp_path / "cache").tokens([3])
+    assert tokens.prefix is None and tokens.cls_attention is None
+
+
+def test_an_encoder_that_prunes_keeps_its_cells(tmp_path):
+    tokens = make(Pictures(), Toy("pruning"), tmp_path / "cache").tokens([3, 4])
+    assert tokens.x.shape == (2, 3, 8) and tokens.index.tolist() == [[0, 2, 3]] * 2
+
+
+def test_second_opening_computes_nothing(tmp_path, toy, monkeypatch):
+    make(Pictures(), toy, tmp_path / "cache")
+    monkeypatch.setattr(feature_build, "_encode", None)
+    pictures = Pictures()
+    make(pictures, toy, tmp_path / "cache")
+    assert len(set(pictures.decoded)) <= 3  # only the samples that tell whether these are the same pictures
+
+
+def test_fewer_and_more_pictures_share_one_cache(tmp_path, toy):
+    small = make(Pictures(4), toy, tmp_path / "cache")
+    pictures = Pictures(12)
+    large = make(pictures, toy, tmp_path / "cache")
+    assert torch.equal(small.tokens([2]).x, large.tokens([2]).x)
+    assert pictures.decoded.count(2) <= 1 and 11 in pictures.decoded
+    again = make(Pictures(3), toy, tmp_path / "cache")
+    assert len(again) == 3 and torch.equal(again.tokens([2]).x, large.tokens([2]).x)
+    chosen = FeatureCache(tmp_path / "cache", ["p9.jpg", "p2.jpg"])
+    assert torch.equal(chosen.tokens([1]).x, again.tokens([2]).x)
+
+
+def test_interrupted_build_goes_on(tmp_path, toy, monkeypatch):
+    pictures = Pictures()
+    monkeypatch.setattr(pictures, "image", lambda i: (_ for _ in ()).throw(KeyboardInterrupt()) if i == 10
+                        else Pictures.image(pictures, i))
+    with pytest.raises(KeyboardInterrupt):
+        make(pictures, toy, tmp_path / "cache")
+    partial = tmp_path / "cache.partial"
+    assert not (tmp_path / "cache").exists() and partial.is_dir()
+    with (partial / "x.bin").open("ab") as file:
+        file.write(b"half a row")
+    pictures = Pictures()
+    cache = make(pictures, toy, tmp_path / "cache")
+    assert not partial.exists() and pictures.decoded.count(7) == 0
+    direct = expected(pictures, toy, range(12))
+    torch.testing.assert_close(cache.tokens(range(12)).x, direct.x, rtol=1e-3, atol=1e-3)
+
+
+def test_a_stale_remainder_is_not_continued(tmp_path, toy):
+    make(Pictures(7), toy, tmp_path / "cache")
+    (tmp_path / "cache").rename(tmp_path / "cache.partial")
+    other = Toy(scale=2.0)
+    cache = make(Pictures(), other, tmp_path / "cache")
+    torch.testing.assert_close(cache.tokens([0]).x, expected(Pictures(), other, [0]).x, rtol=1e-3, atol=1e-3)
+
+
+def test_other_weights_and_other_pictures_are_refused(tmp_path, toy):
+    make(Pictures(), toy, tmp_path / "cache")
+    with pytest.raises(InputError, match="other weights or preprocessing.*delete the folder"):
+        make(Pictures(), Toy(scale=2.0), tmp_path / "cache")
+    with pytest.raises(InputError, match="image p0.jpg has changed"):
+        make(Pictures(shift=30), toy, tmp_path / "cache")
+    renamed = Pictures()
+    renamed.image_ids = [f"q{i}.jpg" for i in range(12)]
+    with pytest.raises(InputError, match="made for other pictures"):
+        make(renamed, toy, tmp_path / "cache")
+
+
+def test_fingerprint_sees_every_weight_and_setting(toy):
+    before = fingerprint(toy)
+    assert before == fingerprint(toy)
+    toy.preprocessing = Preprocessing(16, crop_pct=0.9)
+    assert fingerprint(toy) != before
+    toy.preprocessing = Preprocessing(16)
+    with torch.no_grad():
+        toy.patches.bias[7] += 1e-6
+    assert fingerprint(toy) != before
+
+
+def test_damaged_cache(tmp_path, toy):
+    with pytest.raises(MissingFileError, match="not found"):
+        FeatureCache(tmp_path / "cache")
+    make(Pictures(), toy, tmp_path / "cache")
+    with (tmp_path / "cache" / "x.bin").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(InputError, match="x.bin is missing or cut short; delete"):
+        make(Pictures(), toy, tmp_path / "cache")
+    meta = tmp_path / "cache" / "features.json"
+    meta.write_text(json.dumps({"format": 99}))
+    with pytest.raises(InputError, match="format 99"):
+        FeatureCache(tmp_path / "cache")
+    with pytest.raises(InputError, match="no features of image nobody"):
+        make(Pictures(), toy, tmp_path / "other")
+        FeatureCache(tmp_path / "other", ["nobody"])
+
+
+def test_values_beyond_16_bits_name_the_picture(tmp_path, toy):
+    with torch.no_grad():
+        toy.patches.weight[:, 0] = 2000.0  # red overflows, from some picture on
+    with pytest.raises(InputError, match=r"features \(x\) of image p\d+.jpg exceed 65504"):
+        make(Pictures(), toy, tmp_path / "cache")
+
+
+def test_disk_space_is_checked_first(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr(feature_build.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    with pytest.raises(InputError, match="12 pictures take 0.0 GB, but 0.0 GB are free"):
+        make(Pictures(), toy, tmp_path / "cache")
+
+
+def test_a_full_disk_keeps_what_is_done(tmp_path, toy):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    torch.manual_seed(0)
+    pictures = Pictures(200)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1]))  # features of 125 pictures fit
+    try:
+        with pytest.raises(InputError, match="cache.partial: File too large; make room"):
+            make(pictures, toy, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    cache = make(pictures, toy, tmp_path / "cache")
+    some = [0, 124, 125, 126, 199]
+    torch.testing.assert_close(cache.tokens(some).x, expected(pictures, toy, some).x, rtol=1e-3, atol=1e-3)
+
+
+def test_a_bad_picture_keeps_what_is_done(tmp_path, toy, monkeypatch):
+    pictures = Pictures()
+
+    def fail(i):
+        if i == 10:
+            raise InputError("picture p10.jpg cannot be read")
+        return Pictures.image(pictures, i)
+
+    monkeypatch.setattr(pictures, "image", fail)
+    with pytest.raises(InputError, match="p10.jpg cannot be read"):
+        make(pictures, toy, tmp_path / "cache")
+    assert (tmp_path / "cache.partial" / "x.bin").stat().st_size == 10 * 4 * 8 * 2
+
+
+def test_two_builders_do_not_mix(tmp_path, toy):
+    fcntl = pytest.importorskip("fcntl")
+    partial = tmp_path / "cache.partial"
+    make(Pictures(4), toy, tmp_path / "cache")
+    (tmp_path / "cache").rename(partial)
+    with (partial / "x.bin").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is building it"):
+            make(Pictures(), toy, tmp_path / "cache")
+
+
+def test_pickles_without_the_data(tmp_path, toy):
+    cache = make(Pictures(), toy, tmp_path / "cache")
+    cache.tokens([0])
+    copy = pickle.loads(pickle.dumps(cache))
+    assert len(pickle.dumps(cache)) < 5000 and torch.equal(copy.tokens([5]).x, cache.tokens([5]).x)
+
+
+def test_workers_and_training_mode(tmp_path, toy):
+    toy.train()
+    cache = make(Pictures(), toy, tmp_path / "cache", workers=1)
+    assert toy.training and len(cache) == 12
+
+
+def test_default_folder(toy, monkeypatch, tmp_path):
+    monkeypatch.setenv("PRUNECAP_DATA", str(tmp_path))
+    toy.name = "tf_efficientnet_lite0@last_stage"
+    folder = default_folder(Pictures(), toy)
+    assert folder == tmp_path / "features" / "toy-train-tf_efficientnet_lite0_last_stage-16"

@@ -1,0 +1,123 @@
+"""How does a ConvNeXt see? Convolutions over ever coarser maps, built like a Transformer's blocks.
+
+Liu et al. 2022, "A ConvNet for the 2020s" (V1). Parameters carry timm's names, so that timm's weights fit.
+
+Maps are [B, H, W, C] all the way: LayerNorm and the MLP work on the last axis, and a convolution takes the
+permuted view, which is torch's channels-last format, without a copy. (The other layout, [B, C, H, W] with 1x1
+convolutions for the MLP, computes the same; timm has both, and weights of either fit here.)
+
+Shapes: B pictures, S side of the picture, H, W height and width of a map, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..preprocessing import Preprocessing
+from ..tokens import VisualTokens
+from .base import Encoder, Mlp, init_weights
+
+
+@dataclass(frozen=True)
+class ConvNeXtConfig:
+    """What tells one ConvNeXt from another. Each stage after the first halves the map."""
+
+    image_size: int = 224
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    channels: tuple[int, ...] = (96, 192, 384, 768)
+    patch: int = 4
+    """Side of the patches that the stem cuts."""
+    stem_channels: int | None = None
+    """Width between two overlapping stride-2 convolutions that replace the patch stem; None: patches."""
+    kernel: int = 7
+    layer_scale: float | None = 1e-6
+    """Start value of a factor per channel on each residual branch; None: no factor."""
+    final_norm: bool = False
+    """LayerNorm on the last map (most ConvNeXts normalize only after pooling, in the classifier)."""
+    norm_eps: float = 1e-6
+    activation: str = "gelu"
+
+    @property
+    def stride(self) -> int:
+        return (4 if self.stem_channels else self.patch) * 2 ** (len(self.depths) - 1)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        side = self.image_size // self.patch if self.stem_channels is None else -(-self.image_size // 4)
+        return (side // 2 ** (len(self.depths) - 1),) * 2
+
+
+class Conv(nn.Conv2d):
+    """A convolution on a channels-last map: [B, H, W, C] -> [B, H', W', C']."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Block(nn.Module):
+    """A 7x7 convolution of each channel by itself, LayerNorm, MLP; added to what came in."""
+
+    def __init__(self, channels: int, config: ConvNeXtConfig):
+        super().__init__()
+        self.conv_dw = Conv(channels, channels, config.kernel, padding=config.kernel // 2, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=config.norm_eps)
+        self.mlp = Mlp(channels, 4 * channels, config.activation)
+        scale = config.layer_scale
+        self.gamma = None if scale is None else nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
+        y = self.mlp(self.norm(self.conv_dw(x)))
+        return x + (y if self.gamma is None else y * self.gamma)
+
+
+class Stage(nn.Module):
+    """Halve the map (all but the first stage), then blocks at one resolution."""
+
+    def __init__(self, before: int, channels: int, depth: int, stride: int, config: ConvNeXtConfig):
+        super().__init__()
+        self.downsample = nn.Identity()
+        if stride > 1 or before != channels:
+            self.downsample = nn.Sequential(nn.LayerNorm(before, eps=config.norm_eps),
+                                            Conv(before, channels, stride, stride=stride))
+        self.blocks = nn.Sequential(*(Block(channels, config) for _ in range(depth)))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C']
+        return self.blocks(self.downsample(x))
+
+
+class ConvNeXt(Encoder):
+    """ConvNeXt without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row."""
+
+    def __init__(self, config: ConvNeXtConfig, *, name: str, preprocessing: Preprocessing):
+        super().__init__()
+        self.config, self.name, self.preprocessing = config, name, preprocessing
+        self.image_size, self.channels = config.image_size, config.channels[-1]
+        self.grid, self.stride = config.grid, config.stride
+
+        first, last = config.channels[0], config.channels[-1]
+        if config.stem_channels is None:
+            stem = [Conv(3, first, config.patch, stride=config.patch)]
+        else:
+            stem = [Conv(3, config.stem_channels, 3, stride=2, padding=1),
+                    Conv(config.stem_channels, first, 3, stride=2, padding=1)]
+        self.stem = nn.Sequential(*stem, nn.LayerNorm(first, eps=config.norm_eps))
+        self.stages = nn.Sequential(*(
+            Stage(config.channels[max(i - 1, 0)], channels, depth, 1 if i == 0 else 2, config)
+            for i, (channels, depth) in enumerate(zip(config.channels, config.depths, strict=True))))
+        self.norm_pre = nn.LayerNorm(last, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        self.apply(init_weights)
+
+    def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
+        """Pictures [B, 3, S, S] -> N = H * W tokens. Raises InputError for another size.
+
+        Also raised when ``need_attention`` is asked: a ConvNeXt has none.
+        """
+        self.check_images(images)
+        if need_attention:
+            raise self.no_attention()
+        x = images.permute(0, 2, 3, 1)  # [B, S, S, 3]
+        x = self.norm_pre(self.stages(self.stem(x)))  # [B, H, W, C]
+        return VisualTokens.full(x.flatten(1, 2), self.grid)

@@ -1,0 +1,128 @@
+"""What does one of timm's architecture names mean? Our configuration of it, where we carry the architecture.
+
+The sizes are read from timm's own model, built on the meta device (shapes without numbers, in milliseconds).
+Parsing the name would not do: that "dinov2" means LayerScale, and "clip" a LayerNorm before the first block,
+is written in timm alone; and a table of our own would age.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..preprocessing import Preprocessing
+from .base import ACTIVATIONS, Encoder
+from .convnext import ConvNeXt, ConvNeXtConfig
+from .vit import ViT, ViTConfig
+
+
+def create_timm_model(name: str, image_size: int | None, **settings) -> nn.Module:
+    """timm's model ``name`` for pictures of ``image_size`` (None: its own). Raises InputError for no such name."""
+    import timm
+
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists timm's."
+        raise InputError(f"encoder {name!r} is neither 'vit', 'convnext' nor an architecture of timm; {hint}")
+    try:
+        fixed = timm.get_pretrained_cfg(name).fixed_input_size  # only such models take (and need) img_size
+        size = {"img_size": image_size} if image_size and fixed else {}
+        return timm.create_model(name, **size, **settings)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"encoder {name!r} at image_size {image_size}: timm cannot build it ({error}); "
+                         "try its own size, or another name") from error
+
+
+def preprocessing_of(model: nn.Module, image_size: int | None) -> Preprocessing:
+    """How timm evaluates ``model``, at another ``image_size`` if one is given."""
+    import timm.data
+
+    config = timm.data.resolve_model_data_config(model)
+    if image_size:
+        config["input_size"] = (3, image_size, image_size)
+    return Preprocessing.from_timm(config)
+
+
+def readable_encoder(name: str, model: nn.Module, image_size: int | None) -> Encoder | None:
+    """Our own implementation of the timm ``model``, or None where it has a part that ours lacks."""
+    from timm.models import convnext, vision_transformer
+
+    preprocessing = preprocessing_of(model, image_size)
+    size = preprocessing.image_size
+    if type(model) is vision_transformer.VisionTransformer:
+        config, build = vit_config(model, size), ViT
+    elif type(model) is convnext.ConvNeXt:
+        config, build = convnext_config(model, size), ConvNeXt
+    else:
+        return None
+    if config is None:
+        return None
+    with torch.device("meta"):
+        ours = build(config, name=name, preprocessing=preprocessing)
+    return build(config, name=name, preprocessing=preprocessing) if same_parameters(ours, model) else None
+
+
+def same_parameters(ours: Encoder, theirs: nn.Module) -> bool:
+    """Whether names and shapes agree, but for timm's classifier. The shortest test for parts we do not carry."""
+    def shapes(model):
+        # A 1x1 convolution is the same matrix as a linear layer.
+        return {key: tuple(value.shape[:2] if value.shape[2:] == (1, 1) else value.shape)
+                for key, value in model.state_dict().items()}
+
+    rest = {key: shape for key, shape in shapes(theirs).items() if not key.startswith(ours.head_keys)}
+    return shapes(ours) == rest
+
+
+def activation_of(module: nn.Module) -> str | None:
+    """Our name for timm's activation, or None for one we do not have."""
+    name = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}.get(type(module).__name__)
+    if type(module) is nn.GELU and module.approximate == "tanh":
+        name = "gelu_tanh"
+    assert name is None or name in ACTIVATIONS
+    return name
+
+
+def vit_config(model: nn.Module, image_size: int) -> ViTConfig | None:
+    """What timm's VisionTransformer ``model`` is made of."""
+    from timm import layers
+    from timm.models import vision_transformer
+
+    block = model.blocks[0]
+    plain = (type(block) is vision_transformer.Block and type(block.attn) is layers.Attention
+             and type(block.mlp) is layers.Mlp and type(model.patch_embed) is layers.PatchEmbed
+             and isinstance(block.norm1, nn.LayerNorm))
+    activation = activation_of(block.mlp.act) if plain else None
+    if activation is None:
+        return None
+    scale = getattr(block.ls1, "init_values", None)
+    return ViTConfig(
+        image_size=image_size, patch=model.patch_embed.patch_size[0], channels=model.embed_dim,
+        depth=len(model.blocks), heads=block.attn.num_heads, hidden=block.mlp.fc1.out_features,
+        class_token=model.has_class_token, registers=model.num_reg_tokens,
+        prefix_positions=not model.no_embed_class, qkv_bias=block.attn.qkv.bias is not None,
+        projection_bias=block.attn.proj.bias is not None, layer_scale=scale,
+        pre_norm=isinstance(model.norm_pre, nn.LayerNorm), final_norm=isinstance(model.norm, nn.LayerNorm),
+        norm_eps=block.norm1.eps, activation=activation)
+
+
+def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
+    """What timm's ConvNeXt ``model`` is made of."""
+    block = model.stages[0].blocks[0]
+    activation = activation_of(block.mlp.act)
+    if activation is None or not isinstance(block.norm, nn.LayerNorm):
+        return None
+    first = model.stem[0]
+    overlapping = first.kernel_size != first.stride
+    if overlapping and len(model.stem) != 3:  # one with an activation inside
+        return None
+    stages = [stage.blocks for stage in model.stages]
+    return ConvNeXtConfig(
+        image_size=image_size, depths=tuple(len(blocks) for blocks in stages),
+        channels=tuple(blocks[0].conv_dw.out_channels for blocks in stages),
+        patch=4 if overlapping else first.stride[0], stem_channels=first.out_channels if overlapping else None,
+        kernel=block.conv_dw.kernel_size[0],
+        layer_scale=None if block.gamma is None else 1e-6,  # timm keeps no record of its start value
+        final_norm=isinstance(model.norm_pre, nn.LayerNorm), norm_eps=block.norm.eps, activation=activation)

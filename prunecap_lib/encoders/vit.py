@@ -1,0 +1,174 @@
+"""How does a Vision Transformer see? It cuts the picture into patches and lets every patch look at all others.
+
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words". Parameters carry timm's names, so that timm's
+weights fit as they are.
+
+Shapes: B pictures, S side of the picture, N = H * W patches, P prefix tokens (CLS first, then registers),
+T = P + N, C channels, h heads, Dh = C / h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import attend
+from ..preprocessing import Preprocessing
+from ..tokens import VisualTokens
+from .base import Encoder, Mlp, init_weights
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """What tells one ViT from another."""
+
+    image_size: int = 224
+    patch: int = 16
+    channels: int = 192
+    depth: int = 12
+    heads: int = 3
+    hidden: int = 768
+    """Width inside the MLP."""
+    class_token: bool = True
+    registers: int = 0
+    """Extra tokens that take up what would otherwise spoil patches (Darcet et al. 2024)."""
+    prefix_positions: bool = True
+    """Prefix tokens have position embeddings too."""
+    qkv_bias: bool = True
+    projection_bias: bool = True
+    layer_scale: float | None = None
+    """Start value of a factor per channel on each residual branch (Touvron et al. 2021); None: no factor."""
+    pre_norm: bool = False
+    """LayerNorm before the first block, and then no bias in the patch embedding (CLIP)."""
+    final_norm: bool = True
+    norm_eps: float = 1e-6
+    activation: str = "gelu"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return (self.image_size // self.patch,) * 2
+
+    @property
+    def prefix_tokens(self) -> int:
+        return int(self.class_token) + self.registers
+
+
+class PatchEmbedding(nn.Module):
+    """Cut into patches and project each: a convolution whose stride is its kernel."""
+
+    def __init__(self, patch: int, channels: int, bias: bool):
+        super().__init__()
+        self.proj = nn.Conv2d(3, channels, patch, stride=patch, bias=bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)  # [B, 3, S, S] -> [B, C, H, W] -> [B, N, C]
+
+
+class Attention(nn.Module):
+    """Every token looks at every token, h times side by side."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.channels, 3 * config.channels, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.channels, config.channels, bias=config.projection_bias)
+
+    def forward(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
+        y, weights = attend(q, k, v, need_weights=need_weights)
+        return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
+
+
+class LayerScale(nn.Module):
+    """One learned factor per channel."""
+
+    def __init__(self, channels: int, start: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """x + Attention(LN(x)), then x + MLP(LN(x))."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        C, scale = config.channels, config.layer_scale
+        self.norm1 = nn.LayerNorm(C, eps=config.norm_eps)
+        self.attn = Attention(config)
+        self.ls1 = nn.Identity() if scale is None else LayerScale(C, scale)
+        self.norm2 = nn.LayerNorm(C, eps=config.norm_eps)
+        self.mlp = Mlp(C, config.hidden, config.activation)
+        self.ls2 = nn.Identity() if scale is None else LayerScale(C, scale)
+
+    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        y, weights = self.attn(self.norm1(x), need_weights)
+        x = x + self.ls1(y)
+        return x + self.ls2(self.mlp(self.norm2(x))), weights
+
+
+class ViT(Encoder):
+    """Vision Transformer without its classifier.
+
+    ``forward(images [B, 3, S, S])`` gives the N patch tokens, after the last LayerNorm, in ``x`` and the class
+    and register tokens in ``prefix``.
+    """
+
+    head_keys = ("head.", "fc_norm.", "attn_pool.")
+
+    def __init__(self, config: ViTConfig, *, name: str, preprocessing: Preprocessing):
+        super().__init__()
+        self.config, self.name, self.preprocessing = config, name, preprocessing
+        self.image_size, self.channels, self.stride = config.image_size, config.channels, config.patch
+        self.grid, self.prefix_tokens = config.grid, config.prefix_tokens
+        C, N = config.channels, config.grid[0] * config.grid[1]
+
+        self.patch_embed = PatchEmbedding(config.patch, C, bias=not config.pre_norm)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, C)) if config.class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, config.registers, C)) if config.registers else None
+        positions = N + (config.prefix_tokens if config.prefix_positions else 0)
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, C))
+        self.norm_pre = nn.LayerNorm(C, eps=config.norm_eps) if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(C, eps=config.norm_eps) if config.final_norm else nn.Identity()
+
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patches, prefix tokens and positions: [B, 3, S, S] -> [B, P+N, C]."""
+        x = self.patch_embed(images)
+        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        if self.config.prefix_positions:
+            return torch.cat([*prefix, x], dim=1) + self.pos_embed
+        return torch.cat([*prefix, x + self.pos_embed], dim=1)
+
+    def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
+        """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size.
+
+        ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries and
+        heads of the last block) and, with a class token, ``cls_attention`` (what it gets from CLS alone). Only
+        the last block then leaves the fused attention kernel.
+        """
+        self.check_images(images)
+        x = self.norm_pre(self.embed(images))
+        for block in self.blocks[:-1]:
+            x, _ = block(x)
+        x, weights = self.blocks[-1](x, need_weights=need_attention)
+        x = self.norm(x)
+
+        P, signals = self.prefix_tokens, {}
+        if need_attention:
+            weights = weights.mean(dim=1)  # [B, h, T, T] -> [B, T, T]: row looks at column
+            signals["attention_received"] = weights.mean(dim=1)[:, P:]
+            if self.config.class_token:
+                signals["cls_attention"] = weights[:, 0, P:]
+        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, **signals)

@@ -1,0 +1,91 @@
+"""Do our encoders compute what timm's do? With every parameter random, so that nothing hides behind a zero."""
+
+import pytest
+import torch
+
+from prunecap_lib.encoders import ConvNeXt, TimmAdapter, ViT, build_encoder
+
+VITS = [  # name, image size
+    ("vit_tiny_patch16_224", 64),
+    ("vit_tiny_patch16_384", 96),
+    ("vit_small_patch8_224", 32),
+    ("vit_small_patch32_224", 96),
+    ("vit_small_patch14_dinov2", 70),  # LayerScale
+    ("vit_small_patch14_reg4_dinov2", 56),  # registers, no positions on prefix tokens
+    ("vit_base_patch16_224", 48),
+    ("vit_base_patch16_clip_224", 32),  # pre-norm
+    ("vit_base_patch16_clip_quickgelu_224", 32),
+    ("vit_base_patch16_gap_224", 32),  # no class token, no last norm
+    ("vit_base_patch16_siglip_224", 32),  # no class token, attention pooling in the head
+    ("vit_wee_patch16_reg1_gap_256", 64),
+    ("vit_betwixt_patch16_reg4_gap_256", 64),
+    ("deit_tiny_patch16_224", 112),
+    ("deit3_small_patch16_224", 64),
+    ("vit_tiny_patch16_224", 100),  # four pixels at the edges are in no patch
+]
+CONVNEXTS = [
+    ("convnext_atto", 64), ("convnext_atto_ols", 64), ("convnext_femto", 96), ("convnext_pico", 64),
+    ("convnext_nano", 64), ("convnext_nano_ols", 64), ("convnext_tiny", 64), ("convnext_tiny_hnf", 64),
+    ("convnext_small", 32), ("convnext_base", 64), ("convnext_atto", 100), ("convnext_atto_ols", 100),
+]
+ADAPTED = [  # other architectures, and relatives with a part that our code does not carry
+    ("resnet10t", 64), ("tf_efficientnet_lite0", 64), ("swin_tiny_patch4_window7_224", 224),
+    ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnextv2_atto", 64), ("convnext_atto_rms", 64),
+    ("deit_tiny_distilled_patch16_224", 64), ("vit_base_patch16_rpn_224", 32),
+]
+
+
+def random_timm(name, image_size):
+    """timm's model with no parameter left at a special value."""
+    import timm
+
+    sized = timm.get_pretrained_cfg(name).fixed_input_size
+    model = timm.create_model(name, **({"img_size": image_size} if sized else {})).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Weights small enough for activations to stay near 1, where 1e-5 is a fair demand.
+            deviation = 0.5 if parameter.dim() < 2 else parameter[0].numel() ** -0.5
+            parameter.add_(deviation * torch.randn_like(parameter))
+        for key, buffer in model.named_buffers():
+            if key.endswith(("running_mean", "running_var")):
+                buffer.add_(torch.rand_like(buffer))
+    return model
+
+
+def compare(name, image_size, kind):
+    torch.set_num_threads(1)
+    model = random_timm(name, image_size)
+    encoder = build_encoder(name, image_size=image_size, state_dict=model.state_dict()).eval()
+    assert type(encoder) is kind
+    images = torch.randn(2, 3, image_size, image_size)
+    with torch.no_grad():
+        tokens, expected = encoder(images), model.forward_features(images)
+    if expected.dim() == 4:
+        if getattr(model, "output_fmt", "NCHW") == "NCHW":
+            expected = expected.permute(0, 2, 3, 1)
+        assert expected.shape[1:3] == encoder.grid
+        expected = expected.flatten(1, 2)
+    assert tokens.grid == encoder.grid and tokens.x.shape[2] == encoder.channels
+    assert tokens.prefix_count == encoder.prefix_tokens
+    torch.testing.assert_close(tokens.sequence, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, image_size", VITS)
+def test_vit(name, image_size):
+    compare(name, image_size, ViT)
+
+
+@pytest.mark.parametrize("name, image_size", CONVNEXTS)
+def test_convnext(name, image_size):
+    compare(name, image_size, ConvNeXt)
+
+
+@pytest.mark.parametrize("name, image_size", ADAPTED)
+def test_adapter(name, image_size):
+    compare(name, image_size, TimmAdapter)
+
+
+@pytest.mark.parametrize("name, kind", [("vit_tiny_patch16_224", ViT), ("convnext_atto", ConvNeXt)])
+def test_full_size(name, kind):
+    compare(name, 224, kind)

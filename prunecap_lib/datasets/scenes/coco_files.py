@@ -1,0 +1,102 @@
+"""How do Scenes look to a program that knows only COCO's files?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import InputError
+from .world import KINDS
+
+if TYPE_CHECKING:
+    from .dataset import Scene
+
+_FAMILIES = {
+    "cat": "animal",
+    "dog": "animal",
+    "bird": "animal",
+    "fish": "animal",
+    "butterfly": "animal",
+    "tree": "plant",
+    "flower": "plant",
+    "car": "vehicle",
+    "boat": "vehicle",
+    "house": "building",
+}
+CATEGORIES = [
+    {"id": number, "name": kind, "supercategory": _FAMILIES.get(kind, "household")}
+    for number, kind in enumerate(KINDS, start=1)
+]
+
+
+def write_coco(scenes: Sequence[Scene], folder: str | Path) -> dict[str, Path]:
+    """Write `scenes`, all of one split, as COCO does: images/*.png, captions_<split>.json,
+    instances_<split>.json.
+
+    Masks are of the visible pixels, run-length encoded by pycocotools; boxes are (x, y, width, height) in
+    pixels. Each annotation also says the thing's colour, size and group. Returns the paths {"images",
+    "captions", "instances"}. Raises: InputError for no scenes or scenes of several splits.
+    """
+    splits = {scene.split for scene in scenes}
+    if len(splits) != 1:
+        raise InputError(
+            f"write_coco: got scenes of {len(splits)} splits, but a COCO file holds exactly one; "
+            "call it once for each split"
+        )
+    split, folder = splits.pop(), Path(folder)
+    paths = {
+        "images": folder / "images",
+        "captions": folder / f"captions_{split}.json",
+        "instances": folder / f"instances_{split}.json",
+    }
+    paths["images"].mkdir(parents=True, exist_ok=True)
+    images, captions, instances = [], [], []
+    for scene in scenes:
+        scene.image.save(paths["images"] / scene.file_name)
+        images.append(
+            {"id": scene.id, "file_name": scene.file_name, "width": scene.size, "height": scene.size}
+        )
+        captions += [
+            {"id": 10 * scene.id + number, "image_id": scene.id, "caption": caption}
+            for number, caption in enumerate(scene.captions)
+        ]
+        instances += _annotations(scene)
+    info = {"description": f"Scenes, {split} split", "version": "1"}
+    _write(paths["captions"], {"info": info, "licenses": [], "images": images, "annotations": captions})
+    _write(
+        paths["instances"],
+        {"info": info, "licenses": [], "images": images, "annotations": instances, "categories": CATEGORIES},
+    )
+    return paths
+
+
+def _annotations(scene: Scene) -> list[dict]:
+    from pycocotools import mask as run_length
+
+    out = []
+    for number, (thing, (kind, mask)) in enumerate(zip(scene.things, scene.masks(), strict=True)):
+        code = run_length.encode(np.asfortranarray(mask, dtype=np.uint8))
+        out.append(
+            {
+                "id": 10 * scene.id + number,
+                "image_id": scene.id,
+                "category_id": 1 + KINDS.index(kind),
+                "iscrowd": 0,
+                "segmentation": {
+                    "size": list(map(int, code["size"])),
+                    "counts": code["counts"].decode("ascii"),
+                },
+                "area": int(run_length.area(code)),
+                "bbox": [float(edge) for edge in run_length.toBbox(code)],
+                "attributes": {"colour": thing.colour, "size": thing.size, "group": thing.group},
+            }
+        )
+    return out
+
+
+def _write(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -1,0 +1,138 @@
+"""What is a scene, and how are many of them opened as a data set?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from ...errors import InputError
+from .grammar import describe, write_captions
+from .paint import paint, visible_masks
+from .world import SPLITS, Group, Layout, Thing, sample_layout
+
+_IDS_PER_SPLIT = 1_000_000  # train scenes count from 1,000,000, val from 2,000,000, …: an id tells its split
+_SMALLEST, _LARGEST = 16, 4096
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture of size x size pixels with its five captions and all that is true of it."""
+
+    id: int
+    split: str
+    size: int
+    captions: tuple[str, ...]
+    layout: Layout = field(repr=False)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """One or two `Group(kind, colour, size, count)`; of two, the left or upper one first."""
+        return self.layout.groups
+
+    @property
+    def main(self) -> int:
+        """Index of the group that covers more: a caption that names only one group names this one."""
+        return self.layout.main
+
+    @property
+    def relation(self) -> str | None:
+        """Relation of the first group to the second ("left of", "above", "next to"); else None."""
+        return self.layout.relation
+
+    @property
+    def background(self) -> str:
+        return self.layout.background
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        """Every drawn thing (kind, colour, size, group, box as shares of the picture), back to front."""
+        return self.layout.things
+
+    @property
+    def alt(self) -> str:
+        """Alternative text: one full sentence."""
+        return describe(self.layout)
+
+    @property
+    def file_name(self) -> str:
+        return f"scenes_{self.split}_{self.id:07d}.png"
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, RGB, drawn anew at each access (about a millisecond at 64 pixels)."""
+        return paint(self.layout, self.size)
+
+    def masks(self) -> list[tuple[str, np.ndarray]]:
+        """(kind, visible pixels as a boolean array [size,size]) of each of `things`, in their order."""
+        masks = visible_masks(self.layout, self.size)
+        return [(thing.kind, mask) for thing, mask in zip(self.things, masks, strict=True)]
+
+    def token_mask(self, grid: tuple[int, int]) -> np.ndarray:
+        """Share (0..1) of each cell of an (H,W) grid that things cover, [H,W] float32: which tokens hold
+        the things?"""
+        covered = np.any([mask for _, mask in self.masks()], axis=0)
+        height, width = grid
+        picture = Image.fromarray(covered.astype(np.float32))
+        return np.asarray(picture.resize((width, height), Image.Resampling.BOX))
+
+
+def make_scenes(n: int, *, seed: int = 0, size: int = 64, split: str = "train") -> list[Scene]:
+    """The first n scenes of a split ("train", "val", "test", or "heldout", whose every scene shows a pair
+    of kind and colour that no other split has). Raises: InputError for an impossible n, size or split."""
+    if split not in SPLITS:
+        raise InputError(f"scenes: no split {split!r}; choose one of {', '.join(SPLITS)}")
+    if not 1 <= n <= _IDS_PER_SPLIT:
+        raise InputError(f"scenes: {n} pictures were asked for; ask for 1 to {_IDS_PER_SPLIT:,}")
+    if not _SMALLEST <= size <= _LARGEST:
+        raise InputError(
+            f"scenes: a size of {size} pixels; choose {_SMALLEST} to {_LARGEST} (64, 96 and 224 are usual)"
+        )
+    first = (SPLITS.index(split) + 1) * _IDS_PER_SPLIT
+    scenes = []
+    for i in range(n):
+        key = f"scenes {seed} {split} {i}"
+        layout = sample_layout(Random(key), split, f"{key} clutter")
+        scenes.append(
+            Scene(first + i, split, size, write_captions(layout, Random(f"{key} captions")), layout)
+        )
+    return scenes
+
+
+class ScenesDataset:
+    """Scenes as a `CaptionDataset`; `scenes[i]` tells all that is true of picture i.
+
+    Args: split, n, size in pixels, seed: as `make_scenes` takes them.
+    """
+
+    name = "scenes"
+
+    def __init__(self, split: str = "train", n: int = 1000, size: int = 64, seed: int = 0):
+        self.scenes = make_scenes(n, seed=seed, size=size, split=split)
+        self.split, self.size, self.seed = split, size, seed
+        self.image_ids: list[int | str] = [scene.id for scene in self.scenes]
+        self.captions = [list(scene.captions) for scene in self.scenes]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def image(self, i: int) -> Image.Image:
+        """Picture i, RGB."""
+        return self.scenes[i].image
+
+    def masks(self, i: int) -> list[tuple[str, np.ndarray]]:
+        """Kind and visible pixels [size,size] of each thing in picture i."""
+        return self.scenes[i].masks()
+
+    def references(self) -> dict[int | str, list[str]]:
+        """Captions by image id, as the metrics take them."""
+        return dict(zip(self.image_ids, self.captions, strict=True))
+
+    def pixels(self) -> np.ndarray:
+        """All pictures at once, uint8 [n,3,size,size]; a thousand and more a second at 64 pixels."""
+        out = np.empty((len(self), 3, self.size, self.size), np.uint8)
+        for i, scene in enumerate(self.scenes):
+            out[i] = np.asarray(scene.image).transpose(2, 0, 1)
+        return out

@@ -58,7 +58,8 @@ def test_scene_depends_on_seed_split_and_number_alone():
 def test_the_first_scene_has_not_changed():
     # Shipped checkpoints were trained on exactly these scenes: a change here is a change of the data set.
     first = make_scenes(1, split="test")[0]
-    assert (first.id, first.alt) == (3_000_000, "Three small purple trees above four small yellow chairs on the beach.")
+    assert first.id == 3_000_000
+    assert first.alt == "Three small purple trees above four small yellow chairs on the beach."
     assert first.captions[0] == "four yellow chairs below three little purple trees on the beach"
 
 

@@ -30,9 +30,9 @@ NOUNS = {
     "chair": (("chair", "chairs"),),
 }
 VERBS = {"cat": "sitting", "dog": "standing", "bird": "perching", "fish": "swimming",
-         "butterfly": "fluttering", "house": "standing", "tree": "growing", "flower": "blooming", "car": "parked",
-         "boat": "resting", "umbrella": "standing", "balloon": "floating",
-         "mug": "standing", "chair": "standing"}
+         "butterfly": "fluttering", "house": "standing", "tree": "growing", "flower": "blooming",
+         "car": "parked", "boat": "resting", "umbrella": "standing", "balloon": "floating", "mug": "standing",
+         "chair": "standing"}
 COLOUR_WORDS = {"red": ("red", "scarlet"), "orange": ("orange",), "yellow": ("yellow", "golden"),
                 "green": ("green",), "blue": ("blue",), "purple": ("purple", "violet"), "pink": ("pink",),
                 "brown": ("brown",)}

@@ -1,0 +1,37 @@
+# The course's commands. Each builds the virtual environment in .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+CHAPTERS ?=
+
+.PHONY: help setup chapters book html test lint demo bench
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+
+setup: $(READY)  ## the environment alone
+
+$(READY): requirements.txt pyproject.toml tools/make_venv.py
+	@$(PYTHON) tools/make_venv.py $(VENV)
+
+chapters: $(READY)  ## run every chapter, or CHAPTERS="00_one_page 05_vit"; outputs go to book/
+	$(BIN)/python tools/run_chapters.py $(CHAPTERS)
+
+book: chapters html  ## run every chapter and build the HTML
+
+html: $(READY)  ## build the HTML from the committed outputs (seconds)
+	$(BIN)/python tools/build_html.py
+
+test: $(READY)  ## lint, unit tests, every chapter through nbval, strict HTML build
+	$(BIN)/python tools/check_all.py
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check .
+
+demo: $(READY)  ## train a small pruned captioner, caption pictures, draw what was dropped (under five minutes)
+	$(BIN)/python tools/demo.py
+
+bench: $(READY)  ## the benchmarks' ratios; JSON goes to data/results
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

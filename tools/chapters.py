@@ -1,0 +1,59 @@
+"""Which chapters are there, and in which part of the book? A chapter is a text in chapters/ and its executed pair in book/."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = re.compile(r"\d\d_[a-z0-9_]+")
+
+# The first number of the part that follows. A chapter joins its part by its number.
+PARTS = {0: "Say what you see", 5: "Look", 8: "Tell", 11: "Prune", 15: "Train", 17: "Find out"}
+
+# What every notebook says about itself. Fixed, so that two machines write the same bytes.
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
+# One thread: sums of floats then come in one order, and chapters can run beside each other.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONHASHSEED": "0", "TQDM_DISABLE": "1",
+               "TOKENIZERS_PARALLELISM": "false"}
+
+
+def texts(root: Path = ROOT) -> list[Path]:
+    """The chapters' texts, in order."""
+    return sorted(path for path in (root / "chapters").glob("*.md") if NAME.fullmatch(path.stem))
+
+
+def notebooks(root: Path = ROOT) -> list[Path]:
+    """The executed notebooks, in order."""
+    return sorted(path for path in (root / "book").glob("*.ipynb") if NAME.fullmatch(path.stem))
+
+
+def notebook_of(text: Path) -> Path:
+    return text.parent.parent / "book" / f"{text.stem}.ipynb"
+
+
+def read_text(text: Path):
+    """A chapter's text as a notebook without outputs."""
+    import jupytext
+    return jupytext.reads(text.read_text(encoding="utf-8"), fmt="md:myst")
+
+
+def part_of(name: str) -> str:
+    """The part that a chapter's number belongs to: '12_pruned_cross_attention' -> 'Prune'."""
+    return PARTS[max(first for first in PARTS if first <= int(name[:2]))]
+
+
+def table_of_contents(names: list[str]) -> str:
+    """The text of _toc.yml for these chapters: the front page, the parts, and the pages at the back."""
+    lines = ["# Written by tools/run_chapters.py from the notebooks in book/. Parts are named in tools/chapters.py.",
+             "format: jb-book", "root: book/index", "parts:"]
+    for part in PARTS.values():
+        inside = [name for name in sorted(names) if part_of(name) == part]
+        if inside:
+            lines += [f"  - caption: {part}", "    chapters:", *(f"      - file: book/{name}" for name in inside)]
+    lines += ["  - caption: To look things up", "    chapters:",
+              *(f"      - file: book/{page}" for page in ("glossary", "api", "references"))]
+    return "\n".join(lines) + "\n"

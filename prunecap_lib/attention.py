@@ -15,28 +15,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0,
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *,
            need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention.
 
     Args:
         q: [B, h, T, Dh]. k, v: [B, h, S, Dh].
         mask: broadcastable to [B, h, T, S], True = may attend.
-        dropout: probability of dropping a weight (pass 0 outside training).
-        need_weights: also return the weights [B, h, T, S], before dropout.
+        need_weights: also return the weights [B, h, T, S].
 
     The fused kernel never holds the weights, so asking for them costs the explicit product. The explicit
     product also serves training in bf16 on a CPU, where the fused kernel's backward pass is the slower one.
     """
     slow_backward = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
     if not need_weights and not slow_backward:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout), None
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), None
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = scores.softmax(dim=-1)
-    dropped = F.dropout(weights, dropout) if dropout else weights
-    return dropped.to(v.dtype) @ v, weights if need_weights else None
+    return weights.to(v.dtype) @ v, weights if need_weights else None
 
 
 class KVCache:
@@ -95,9 +93,9 @@ class KVCache:
 class SelfAttention(nn.Module):
     """Words look at words. One matrix projects queries, keys and values together."""
 
-    def __init__(self, d_model: int, heads: int, dropout: float = 0.0):
+    def __init__(self, d_model: int, heads: int):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
@@ -108,7 +106,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, *, need_weights: bool = False):
         """x [B, T, D], mask broadcastable to [B, h, T, T] -> (y [B, T, D], weights [B, h, T, T] | None)."""
         q, k, v = self.project(x)
-        y, weights = attend(q, k, v, mask, dropout=self.dropout * self.training, need_weights=need_weights)
+        y, weights = attend(q, k, v, mask, need_weights=need_weights)
         return self.out(y.transpose(1, 2).flatten(2)), weights
 
     def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -126,9 +124,9 @@ class CrossAttention(nn.Module):
     picture's keys and values and none is copied.
     """
 
-    def __init__(self, d_model: int, heads: int, dropout: float = 0.0):
+    def __init__(self, d_model: int, heads: int):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.query = nn.Linear(d_model, d_model)
         self.key = nn.Linear(d_model, d_model)
         self.value = nn.Linear(d_model, d_model)
@@ -143,5 +141,5 @@ class CrossAttention(nn.Module):
         """x [B, R*T, D] and projected memory -> (y [B, R*T, D], weights [B, h, R*T, S] | None)."""
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = memory_kv
-        y, weights = attend(q, k, v, dropout=self.dropout * self.training, need_weights=need_weights)
+        y, weights = attend(q, k, v, need_weights=need_weights)
         return self.out(y.transpose(1, 2).flatten(2)), weights

@@ -154,10 +154,13 @@ class Captioner(nn.Module):
         return self.projection(kept.sequence), kept
 
     def forward(self, images: Tensor | VisualTokens, ids: Tensor, *, prune_ratio: float | None = None,
-                scorer: str | None = None) -> Tensor:
-        """Teacher forcing: images [B, 3, S, S] or tokens, ids [B*R, T] -> logits [B*R, T, V]."""
+                scorer: str | None = None, at: Tensor | None = None) -> Tensor:
+        """Teacher forcing: images [B, 3, S, S] or tokens, ids [B*R, T] -> logits [B*R, T, V].
+
+        ``at`` (bool [B*R, T]) asks for some positions only -> [M, V].
+        """
         memory, _ = self.look(images, prune_ratio, scorer)
-        return self.decoder(ids, memory)
+        return self.decoder(ids, memory, at=at)
 
     # -- from a picture to words --------------------------------------------------------------------------
 

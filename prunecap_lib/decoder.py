@@ -60,16 +60,19 @@ class WordEmbedding(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Masked self-attention, cross-attention, feed-forward network; each with its own LayerNorm."""
+    """Masked self-attention, cross-attention, feed-forward network; each with its own LayerNorm.
+
+    Dropout falls on each sublayer's output, as in the original (section 5.4); none inside.
+    """
 
     def __init__(self, d_model: int, heads: int, ffn: int, dropout: float):
         super().__init__()
         self.norm1 = nn.LayerNorm(d_model)
-        self.self_attention = SelfAttention(d_model, heads, dropout)
+        self.self_attention = SelfAttention(d_model, heads)
         self.norm2 = nn.LayerNorm(d_model)
-        self.cross_attention = CrossAttention(d_model, heads, dropout)
+        self.cross_attention = CrossAttention(d_model, heads)
         self.norm3 = nn.LayerNorm(d_model)
-        self.ffn = nn.Sequential(nn.Linear(d_model, ffn), nn.GELU(), nn.Dropout(dropout), nn.Linear(ffn, d_model))
+        self.ffn = nn.Sequential(nn.Linear(d_model, ffn), nn.GELU(), nn.Linear(ffn, d_model))
         self.dropout = nn.Dropout(dropout)
 
     def look_and_think(self, x: Tensor, memory_kv, need_weights: bool = False):
@@ -117,15 +120,18 @@ class Decoder(nn.Module):
         """memory [B, S, D] -> each layer's keys and values, once a picture."""
         return [layer.cross_attention.project_memory(memory) for layer in self.layers]
 
-    def forward(self, ids: Tensor, memory: Tensor, *, need_weights: bool = False):
+    def forward(self, ids: Tensor, memory: Tensor, *, at: Tensor | None = None, need_weights: bool = False):
         """Teacher forcing.
 
         Args:
             ids: [B*R, T] with ``<bos>`` first; rows of one picture are neighbours.
             memory: [B, S, D] projected visual tokens.
+            at: bool [B*R, T], the positions whose logits are wanted: in training half of a batch is padding,
+                and the output layer is the largest matrix of all.
             need_weights: also return cross-attention [layers, B*R, h, T, S].
 
-        Returns: logits [B*R, T, V]; position t predicts word t+1. With need_weights a pair.
+        Returns: logits [B*R, T, V], or [M, V] at the M positions of ``at``; position t predicts word t+1. With
+        need_weights a pair.
         """
         B, (rows, T) = len(memory), ids.shape
         if rows % B:
@@ -138,7 +144,8 @@ class Decoder(nn.Module):
             if need_weights:
                 # [B, h, R*T, S] -> [B*R, h, T, S]
                 collected.append(weights.unflatten(2, (rows // B, T)).transpose(1, 2).flatten(0, 1))
-        logits = self.output(self.norm(x)).flatten(0, 1)
+        x = x.flatten(0, 1)
+        logits = self.output(self.norm(x if at is None else x[at]))
         return (logits, torch.stack(collected)) if need_weights else logits
 
     def step(self, ids: Tensor, memory_kv: MemoryKV, cache: KVCache) -> Tensor:

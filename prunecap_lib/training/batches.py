@@ -22,9 +22,8 @@ from .config import TrainConfig
 
 
 def open_split(config: TrainConfig, split: str, limit: int | None = None) -> CaptionDataset:
-    """The configured dataset's split."""
-    return open_dataset(config.dataset, split=split, root=config.root, size=config.image_size, limit=limit,
-                        seed=config.seed)
+    """The configured dataset's split. Scenes are always those of seed 0: ``config.seed`` is the training's."""
+    return open_dataset(config.dataset, split=split, root=config.root, size=config.image_size, limit=limit)
 
 
 class Batches:

@@ -50,7 +50,7 @@ class TrainConfig:
     """Words seen fewer times in the training captions become <unk>."""
     vocabulary_size: int | None = None
     """Keep at most this many entries, specials included."""
-    max_words: int = 30
+    max_words: int = 20
     """Longer captions are cut."""
     captions_per_image: int = 5
     """Captions of one picture in a batch; they share its keys and values."""

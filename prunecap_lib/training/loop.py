@@ -44,10 +44,10 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def caption_loss(logits: Tensor, ids: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each next word: logits [B*R, T-1, V] against ids [B*R, T]; padding does not count."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), ignore_index=PAD,
-                           label_smoothing=label_smoothing)
+def next_words(captioner, images, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Teacher forcing without the padding: ids [B*R, T] -> logits [M, V] and the M words that were due."""
+    real = ids[:, 1:] != PAD
+    return captioner(images, ids[:, :-1], at=real), ids[:, 1:][real]
 
 
 def parameter_groups(captioner: Captioner, weight_decay: float) -> list[dict]:
@@ -105,8 +105,8 @@ def train(config: TrainConfig) -> TrainResult:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             images, ids = images.to(accelerator.device), ids.to(accelerator.device)
-            logits = model(images, ids[:, :-1])
-            loss = caption_loss(logits, ids, config.label_smoothing)
+            logits, due = next_words(model, images, ids)
+            loss = F.cross_entropy(logits, due, label_smoothing=config.label_smoothing)
             if not math.isfinite(loss.item()):
                 raise TrainingError(f"the loss is {loss.item()} at step {step}; the checkpoint in {saved} is from "
                                     "before. Lower --lr or train with --precision fp32")
@@ -118,7 +118,7 @@ def train(config: TrainConfig) -> TrainResult:
             bar.update()
             if step % config.log_every == 0:
                 log.write(step=step, epoch=step / batches.steps, lr=lr, loss=loss.item(),
-                          accuracy=token_accuracy(logits, ids[:, 1:]))
+                          accuracy=token_accuracy(logits, due))
                 bar.set_postfix(loss=f"{loss.item():.3f}")
         log.write(step=step, epoch=epoch + 1, **validate(model, val, accelerator.device))
         if (epoch + 1) % config.save_every == 0 or epoch + 1 == config.epochs:
@@ -135,8 +135,9 @@ def validate(model, val: Batches, device) -> dict[str, float]:
     sums = torch.zeros(3, dtype=torch.double)
     for images, ids in val.epoch(0, shuffle=False, drop_last=False):
         images, ids = images.to(device), ids.to(device)
-        logits, words = model(images, ids[:, :-1]), (ids[:, 1:] != PAD).sum()
-        sums += torch.tensor([caption_loss(logits, ids) * words, token_accuracy(logits, ids[:, 1:]) * words, words])
+        logits, due = next_words(model, images, ids)
+        sums += torch.tensor([F.cross_entropy(logits, due, reduction="sum"),
+                              token_accuracy(logits, due) * len(due), len(due)])
     return {"val_loss": float(sums[0] / sums[2]), "val_accuracy": float(sums[1] / sums[2])}
 
 

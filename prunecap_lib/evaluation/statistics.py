@@ -1,6 +1,7 @@
-"""What else is worth counting? Words hit under teacher forcing, how varied captions are, how sure a mean is.
+"""What else is worth counting? Words hit under teacher forcing, how varied captions are, how well a score ranks
+tokens, how sure a mean is.
 
-Shapes: B captions, T words, V vocabulary.
+Shapes: B captions, T words, V vocabulary, N visual tokens.
 """
 
 from __future__ import annotations
@@ -42,6 +43,22 @@ def diversity(candidates: Mapping[int | str, str] | Iterable[str]) -> dict[str, 
             "mean_length": words.total() / len(captions),
             "distinct_1": len(words) / max(words.total(), 1),
             "distinct_2": len(pairs) / max(pairs.total(), 1)}
+
+
+def ranking_auc(scores: Tensor, holds: Tensor) -> float:
+    """How often does a score rank a token that holds something above one that does not? 0.5 is chance, 1 is always.
+
+    The area under the ROC curve, counted over all pairs; a tie counts half (Hanley and McNeil 1982).
+
+    Args: scores [N], and holds [N], True where the token holds what is sought. Raises: InputError where no token
+    holds it, or all do: then there is no pair.
+    """
+    scores, holds = scores.flatten().double(), holds.flatten().bool()
+    if not 0 < holds.sum() < len(holds):
+        raise InputError(f"{int(holds.sum())} of {len(holds)} tokens hold something, so none can be ranked above "
+                         "another; leave this picture out")
+    difference = scores[holds][:, None] - scores[~holds]
+    return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
 
 
 def bootstrap_interval(values: Mapping[int | str, float] | Iterable[float], seed: int = 0,

@@ -1,4 +1,4 @@
-"""How did a run go, and what did pruning cost? Lines over steps and over prune ratios."""
+"""How did a run go, what did pruning cost, and which is larger? Lines over steps and prune ratios, dots with intervals."""
 
 from __future__ import annotations
 
@@ -61,4 +61,33 @@ def plot_sweep(sweeps: Mapping[str, Mapping[str, Sequence[dict]]], *, metric: st
                 label_line(ax, x[-1], y[-1], scorer, colour)
             ax.set(xlabel="tokens removed (%)", title=model)
         axes[0, 0].set_ylabel(ylabel)
+        return fig
+
+
+def plot_intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], *, xlabel: str,
+                   chance: float | None = None):
+    """One dot with its interval a row, one panel a group; returns the figure.
+
+    Args:
+        panels: title -> row name -> (value, low, high). The rows of the first panel name all panels' rows.
+        chance: value that a guess would reach, drawn as a thin line.
+    """
+    with style() as plt:
+        rows = list(next(iter(panels.values())))
+        fig, axes = plt.subplots(1, len(panels), figsize=(min(9, 2.2 + 3.4 * len(panels)), 1.3 + 0.42 * len(rows)),
+                                 sharex=True, sharey=True, squeeze=False)
+        for ax, (title, values) in zip(axes[0], panels.items(), strict=True):
+            for place, name in enumerate(rows):
+                if name not in values:
+                    continue
+                value, low, high = values[name]
+                colour = COLOURS.get(name, PALETTE[0])
+                ax.plot([low, high], [place, place], color=colour, lw=3, alpha=0.45)
+                ax.plot(value, place, "o", ms=6, color=colour)
+                ax.annotate(f"{value:.2f}", (value, place), xytext=(0, 6), textcoords="offset points", ha="center",
+                            fontsize=9, color=colour)
+            if chance is not None:
+                ax.axvline(chance, color="#7f7f7f", lw=1, ls="--")
+            ax.set(xlabel=xlabel, title=title, ylim=(len(rows) - 0.4, -0.7))
+            ax.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
         return fig

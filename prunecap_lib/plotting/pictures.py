@@ -86,5 +86,5 @@ def axes_of(figure, rows: int, columns: int):
 def describe_caption(caption: Caption) -> str:
     """Alt text of ``draw_caption``."""
     H, W = caption.grid
-    return (f"A picture, the same picture with {H * W - len(caption.kept)} of its {H * W} cells faded out, a map of the "
-            f"mean attention, and one map for each of the {len(caption.words)} words of “{caption.text}”.")
+    return (f"A picture, the same picture with {H * W - len(caption.kept)} of its {H * W} cells faded out, a map "
+            f"of the mean attention, and one map for each of the {len(caption.words)} words of “{caption.text}”.")

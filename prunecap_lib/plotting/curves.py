@@ -1,4 +1,4 @@
-"""How did a run go, what did pruning cost, and which is larger? Lines over steps and prune ratios, dots with intervals."""
+"""How did a run go, what did pruning cost, which is larger? Lines over steps and prune ratios, dots with intervals."""
 
 from __future__ import annotations
 

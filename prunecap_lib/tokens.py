@@ -70,11 +70,23 @@ class VisualTokens:
         """The same cells with other features (after a projection, say)."""
         return replace(self, x=x, prefix=prefix)
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name in ("x", "index", "prefix", *_PER_TOKEN)
+                if (value := getattr(self, name)) is not None}
+
     def to(self, device) -> VisualTokens:
         """The same tokens on another device."""
-        moved = {name: value.to(device) for name in ("x", "index", "prefix", *_PER_TOKEN)
-                 if (value := getattr(self, name)) is not None}
-        return replace(self, **moved)
+        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+
+    def pictures(self, chosen: Tensor) -> VisualTokens:
+        """Some pictures of the batch, by position."""
+        return replace(self, **{name: value[chosen] for name, value in self._tensors().items()})
+
+    @staticmethod
+    def join(batches: list[VisualTokens]) -> VisualTokens:
+        """Several batches of one encoder's tokens as one batch."""
+        return replace(batches[0], **{name: torch.cat([getattr(batch, name) for batch in batches])
+                                      for name in batches[0]._tensors()})
 
     def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Put one value a token back on the grid: [B, ..., N] -> [B, ..., H, W]; ``fill`` where none was kept."""

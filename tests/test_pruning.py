@@ -76,6 +76,13 @@ def test_scatter_puts_values_on_their_cells():
     assert kept.scatter(kept.x.transpose(1, 2)).shape == (2, 5, 3, 4)
 
 
+def test_pictures_can_be_taken_out_and_joined_again():
+    tokens = some_tokens(B=3, prefix=1)
+    again = VisualTokens.join([tokens.pictures(torch.tensor([0])), tokens.pictures(torch.tensor([1, 2]))])
+    for name in ("x", "index", "prefix", "cls_attention", "attention_received"):
+        assert torch.equal(getattr(again, name), getattr(tokens, name))
+
+
 @pytest.mark.parametrize("scorer", SCORES)
 def test_every_scorer_gives_one_number_a_token(scorer):
     scores = score_tokens(scorer, some_tokens(), pilot=lambda tokens: tokens.x.sum(-1))

@@ -3,7 +3,8 @@
     python tools/train_shipped.py scenes-vit scenes-convnext
     PRUNECAP_PHOTOS=photos python tools/train_shipped.py photos-lite0
 
-A run that was stopped goes on. ``--score-only`` measures a shipped model again.
+A Scenes model's encoder is first trained to name what lies in each cell (pretrain_encoder.py), then the whole
+captioner is trained on captions. A run that was stopped goes on. ``--score-only`` measures a shipped model again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import argparse
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
+
+from pretrain_encoder import pretrain
 
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.checkpoint import data_folder, write
@@ -19,11 +23,13 @@ from prunecap_lib.datasets import open_dataset
 from prunecap_lib.files import replace_folder
 from prunecap_lib.reports import evaluate, provenance, write_json
 
-SCENES = dict(dataset="scenes", limit=24_000, epochs=10, batch_size=64, lr=2e-3, dropout=0.0, d_model=128, ffn=512,
-              captions_per_image=2, min_count=1, max_words=28)
+SCENES = dict(dataset="scenes", limit=24_000, epochs=4, batch_size=64, lr=1e-3, dropout=0.0, d_model=128, ffn=512,
+              captions_per_image=2)
 RUNS = {
-    "scenes-vit": TrainConfig(encoder="vit", out="runs/scenes-vit", **SCENES),
-    "scenes-convnext": TrainConfig(encoder="convnext", out="runs/scenes-convnext", **SCENES),
+    "scenes-vit": TrainConfig(encoder="vit", encoder_weights="runs/vit-encoder.safetensors", out="runs/scenes-vit",
+                               **SCENES),
+    "scenes-convnext": TrainConfig(encoder="convnext", encoder_weights="runs/convnext-encoder.safetensors", out="runs/scenes-convnext",
+                               **SCENES),
     "photos-lite0": TrainConfig(
         dataset="flickr8k", encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
         freeze_encoder=True, cache_features=True, d_model=256, layers=2, heads=4, ffn=1024, dropout=0.2,
@@ -60,7 +66,9 @@ def card(name: str, config: TrainConfig, captioner: Captioner, reports: dict, lo
         f"\n{what}: " + ", ".join(f"{key} {value:.3f}" for key, value in r["scene_accuracy"].items()) + "."
         for what, r in reports.items() if "scene_accuracy" in r)
     data = {
-        "scenes": "Scenes, drawn by `prunecap_lib.datasets.scenes` (this project, no outside data).",
+        "scenes": "Scenes, drawn by `prunecap_lib.datasets.scenes` (this project, no outside data). The encoder was first "
+                  "trained to name kind and colour in each cell of its grid (`tools/pretrain_encoder.py`), then all of "
+                  "it on captions.",
         "flickr8k": "Flickr8k, official training split of 6,000 photographs with five captions each "
                     "(Hodosh, Young and Hockenmaier, 2013; research and education use). Neither photographs nor "
                     "captions are part of this repository. The encoder is not part of this file: the Python package "
@@ -104,6 +112,9 @@ def main() -> None:
     for name in options.names:
         config, folder = RUNS[name], data_folder() / "checkpoints" / name
         if not options.score_only:
+            if config.dataset == "scenes" and not Path(config.encoder_weights).exists():
+                config.folder.parent.mkdir(parents=True, exist_ok=True)
+                pretrain(config.encoder, config.encoder_weights)
             result = train(config)
             with replace_folder(folder) as new:
                 write(new, result.captioner, half=True, signature=json.dumps(asdict(config)))
@@ -111,7 +122,8 @@ def main() -> None:
         captioner = Captioner.load(folder)
         log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         reports = score(name, config, captioner)
-        write_json(data_folder() / "results" / f"{name}.json", {"config": asdict(config), **provenance(), "reports": reports})
+        write_json(data_folder() / "results" / f"{name}.json",
+                   {"config": asdict(config), "provenance": provenance(), "reports": reports})
         (folder / "README.md").write_text(card(name, config, captioner, reports, log), encoding="utf-8")
 
 

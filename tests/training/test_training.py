@@ -1,0 +1,186 @@
+"""Does a run learn, stop, go on and fail as it should?"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from prunecap_lib import Captioner, TrainConfig, train
+from prunecap_lib.errors import CheckpointError, InputError, TrainingError
+from prunecap_lib.text import PAD
+from prunecap_lib.training import loop
+from prunecap_lib.training.batches import Batches, open_split
+from prunecap_lib.training.loop import learning_rate, new_captioner, next_words
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in one order: runs can then be compared to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(out, **changes):
+    settings = dict(encoder="convnext", limit=16, batch_size=8, epochs=3, d_model=16, layers=1, heads=2, ffn=32,
+                    captions_per_image=2, val_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False, scorer="random",
+                    out=str(out))
+    return TrainConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    torch.set_num_threads(1)
+    return train(tiny(tmp_path_factory.mktemp("runs") / "unbroken"))
+
+
+def weights(captioner):
+    return {key: value.clone() for key, value in captioner.state_dict().items()}
+
+
+def same(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_log_and_checkpoint_are_there(unbroken):
+    lines = [json.loads(line) for line in (unbroken.out / "metrics.jsonl").read_text().splitlines()]
+    assert lines == unbroken.history
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in lines if "val_loss" in line] == [1, 2, 3]
+    assert lines[-2]["loss"] < lines[0]["loss"]
+    assert same(weights(Captioner.load(unbroken.out / "checkpoint")), weights(unbroken.captioner))
+
+
+def test_the_returned_captioner_is_the_plain_one(unbroken):
+    assert "forward" not in vars(unbroken.captioner) and not unbroken.captioner.training
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path, unbroken):
+    assert same(weights(train(tiny(tmp_path / "again")).captioner), weights(unbroken.captioner))
+    assert not same(weights(train(tiny(tmp_path / "other", seed=1)).captioner), weights(unbroken.captioner))
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken, augment):
+    """Stopped in the middle of the third epoch, with a random scorer and random crops."""
+    config = tiny(tmp_path / "broken", augment=augment)
+    expected = train(replace(config, out=str(tmp_path / "whole"))) if augment else unbroken
+    plain, seen = loop.next_words, []
+
+    def stop_at_step_six(*arguments):
+        seen.append(None)
+        if len(seen) == 2 * 3 + 2 * 1:  # two epochs of two batches and one validation batch, and one more
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(loop, "next_words", stop_at_step_six)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.undo()
+    torch.rand(100)  # the resumed process has another random state
+    resumed = train(config)
+    assert same(weights(resumed.captioner), weights(expected.captioner))
+    strip = [{key: value for key, value in line.items() if key != "seconds"} for line in resumed.history]
+    assert strip == [{key: value for key, value in line.items() if key != "seconds"} for line in expected.history]
+
+
+def test_killed_and_resumed_equals_unbroken(tmp_path, unbroken):
+    config = tiny(tmp_path / "killed")
+    code = f"import torch; torch.set_num_threads(1)\nfrom prunecap_lib import *\ntrain(TrainConfig(**{asdict(config)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (config.folder / "checkpoint" / "state.json").exists():
+        assert process.poll() is None or process.returncode == 0, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert same(weights(train(config).captioner), weights(unbroken.captioner))
+
+
+def test_a_finished_run_is_left_alone(unbroken):
+    before = (unbroken.out / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    again = train(tiny(unbroken.out))
+    assert (unbroken.out / "checkpoint" / "model.safetensors").stat().st_mtime_ns == before
+    assert again.history == unbroken.history
+
+
+def test_another_runs_folder_is_refused(unbroken):
+    with pytest.raises(CheckpointError, match="lr 0.003 -> 0.002"):
+        train(tiny(unbroken.out, lr=2e-3))
+
+
+def test_nan_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    config = tiny(tmp_path / "nan")
+    plain, seen = loop.next_words, []
+
+    def poisoned(*arguments):
+        logits, due = plain(*arguments)
+        seen.append(None)
+        return (logits * float("nan") if len(seen) == 5 else logits), due
+
+    monkeypatch.setattr(loop, "next_words", poisoned)
+    with pytest.raises(TrainingError, match="nan at step 3"):
+        train(config)
+    assert Captioner.load(config.folder / "checkpoint").config.encoder == "convnext"
+
+
+@pytest.mark.parametrize("changes, says", [
+    (dict(prune_ratio=1.0), "prune ratio"), (dict(scorer="luck"), "scorer"), (dict(epochs=0), "epochs"),
+    (dict(lr=0.0), "lr"), (dict(lr=float("nan")), "lr"), (dict(cache_features=True), "freeze_encoder"),
+])
+def test_impossible_settings_are_refused(tmp_path, changes, says):
+    with pytest.raises(InputError, match=says):
+        tiny(tmp_path, **changes)
+
+
+def test_batches_give_each_picture_once_and_its_own_captions(tmp_path):
+    config = tiny(tmp_path)
+    dataset = open_split(config, "train", config.limit)
+    captioner = new_captioner(config, dataset.captions)
+    batches, seen = Batches(dataset, captioner, config), []
+    for images, ids in batches.epoch(0):
+        assert images.shape == (8, 3, 64, 64) and len(ids) == 16
+        for picture, rows in zip(images, ids.view(8, 2, -1), strict=True):
+            distance = [(captioner.preprocessing(dataset.image(i)) - picture).abs().max() for i in range(16)]
+            i = int(torch.stack(distance).argmin())
+            assert distance[i] < 1e-6
+            seen.append(i)
+            assert {captioner.vocabulary.decode(row) for row in rows} <= set(dataset.captions[i])
+    assert sorted(seen) == list(range(16))
+
+
+def test_padding_costs_nothing(tmp_path):
+    """next_words gives the logits of the real positions, and the words that were due there."""
+    config = tiny(tmp_path, scorer="pilot")
+    dataset = open_split(config, "train", config.limit)
+    captioner = new_captioner(config, dataset.captions).eval()
+    images, ids = next(iter(Batches(dataset, captioner, config).epoch(0)))
+    logits, due = next_words(captioner, images, ids)
+    full = captioner(images, ids[:, :-1])
+    real = ids[:, 1:] != PAD
+    torch.testing.assert_close(logits, full[real])
+    assert due.tolist() == [word for row in ids[:, 1:].tolist() for word in row if word != PAD]
+
+
+def test_learning_rate_rises_and_falls():
+    rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[99] < 0.02
+    assert rates.index(max(rates)) == 9 and all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_seed_preset_is_the_presentations_table():
+    preset = TrainConfig.seed_preset()
+    assert (preset.batch_size, preset.epochs, preset.vocabulary_size, preset.d_model) == (128, 100, 2033, 512)
+    assert (preset.layers, preset.heads, preset.ffn, preset.dropout) == (2, 4, 2048, 0.1)
+    assert (preset.lr, preset.prune_ratio) == (1e-3, 0.3)
+    assert TrainConfig.seed_preset(epochs=1).epochs == 1

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pretrain_encoder import pretrain
-
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.checkpoint import data_folder, write
 from prunecap_lib.datasets import open_dataset
@@ -28,8 +27,8 @@ SCENES = dict(dataset="scenes", limit=24_000, epochs=4, batch_size=64, lr=1e-3, 
 RUNS = {
     "scenes-vit": TrainConfig(encoder="vit", encoder_weights="runs/vit-encoder.safetensors", out="runs/scenes-vit",
                                **SCENES),
-    "scenes-convnext": TrainConfig(encoder="convnext", encoder_weights="runs/convnext-encoder.safetensors", out="runs/scenes-convnext",
-                               **SCENES),
+    "scenes-convnext": TrainConfig(encoder="convnext", encoder_weights="runs/convnext-encoder.safetensors",
+                                   out="runs/scenes-convnext", **SCENES),
     "photos-lite0": TrainConfig(
         dataset="flickr8k", encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
         freeze_encoder=True, cache_features=True, d_model=256, layers=2, heads=4, ffn=1024, dropout=0.2,
@@ -66,9 +65,9 @@ def card(name: str, config: TrainConfig, captioner: Captioner, reports: dict, lo
         f"\n{what}: " + ", ".join(f"{key} {value:.3f}" for key, value in r["scene_accuracy"].items()) + "."
         for what, r in reports.items() if "scene_accuracy" in r)
     data = {
-        "scenes": "Scenes, drawn by `prunecap_lib.datasets.scenes` (this project, no outside data). The encoder was first "
-                  "trained to name kind and colour in each cell of its grid (`tools/pretrain_encoder.py`), then all of "
-                  "it on captions.",
+        "scenes": "Scenes, drawn by `prunecap_lib.datasets.scenes` (this project, no outside data). The encoder was "
+                  "first trained to name kind and colour in each cell of its grid (`tools/pretrain_encoder.py`), then "
+                  "all of it on captions.",
         "flickr8k": "Flickr8k, official training split of 6,000 photographs with five captions each "
                     "(Hodosh, Young and Hockenmaier, 2013; research and education use). Neither photographs nor "
                     "captions are part of this repository. The encoder is not part of this file: the Python package "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 from PIL import Image
 from torch import Tensor
@@ -29,6 +30,18 @@ def show_picture(ax, picture: Image.Image, title: str = "", *, grid: tuple[int, 
             ax.axvline(j * width / grid[1] - 0.5, color="white", lw=0.7, alpha=0.8)
 
 
+def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], *, columns: int = 3, width: int = 30):
+    """Pictures side by side, each under its title broken at ``width`` letters; returns the figure."""
+    rows = math.ceil(len(pictures) / columns)
+    broken = [textwrap.fill(title, width) for title in titles]
+    lines = max((title.count("\n") + 1 for title in broken), default=1)
+    with style() as plt:
+        fig = plt.figure(figsize=(2.9 * columns, (2.9 + 0.2 * lines) * rows))
+        for ax, picture, title in zip(axes_of(fig, rows, columns), pictures, broken, strict=False):
+            show_picture(ax, picture, title)
+        return fig
+
+
 def show_map(ax, picture: Image.Image, values: Tensor, title: str = "", *, highest: float | None = None) -> None:
     """An attention map [H, W] over its picture, scaled by interpolation. ``highest``: value of the brightest colour."""
     heat = scale_map(values, (picture.height, picture.width), "bilinear")
@@ -47,6 +60,20 @@ def draw_pruning(pictures: Sequence[Image.Image], captions: Sequence[Caption], t
             show_picture(axes[0, column], picture, titles[column] if titles else "before", grid=caption.grid)
             show_picture(axes[1, column], dim_dropped(picture, caption.kept, caption.grid),
                          f"after: {len(caption.kept)} of {caption.grid[0] * caption.grid[1]} tokens")
+        return fig
+
+
+def draw_kept(picture: Image.Image, kept: Mapping[str, Tensor], grid: tuple[int, int], *, columns: int = 4):
+    """One picture (already the encoder's square) under several scores: name -> kept cells [K]; returns the figure."""
+    picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    columns = min(columns, 1 + len(kept))
+    rows = math.ceil((1 + len(kept)) / columns)
+    with style() as plt:
+        fig = plt.figure(figsize=(2.2 * columns, 2.5 * rows))
+        axes = axes_of(fig, rows, columns)
+        show_picture(axes[0], picture, "all tokens", grid=grid)
+        for ax, (name, cells) in zip(axes[1:], kept.items(), strict=False):
+            show_picture(ax, dim_dropped(picture, cells, grid), name)
         return fig
 
 

@@ -1,0 +1,106 @@
+"""Does the command line do what its help says, and fail in one line?"""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
+from prunecap_lib.cli import COMMANDS, HELP, main
+from prunecap_lib.datasets.scenes import make_scenes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small checkpoint, two pictures, and one that is cut short."""
+    folder = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    captions = [caption for scene in make_scenes(20, split="train") for caption in scene.captions]
+    config = CaptionerConfig(encoder="vit", d_model=16, layers=1, heads=2, ffn=16, max_length=24)
+    Captioner(config, Vocabulary.build(captions)).save(folder / "model")
+    for name, scene in zip("ab", make_scenes(2, split="test"), strict=True):
+        scene.image.save(folder / f"{name}.png")
+    (folder / "cut").mkdir()
+    (folder / "cut" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"0" * 40)
+    return folder
+
+
+def run(capsys, *arguments):
+    """(exit status, stdout, stderr)"""
+    status = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = stop.code or 0
+    return status, *capsys.readouterr()
+
+
+def test_help_names_every_command(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0 and out == HELP and all(f"\n  {command} " in out for command in COMMANDS)
+    assert run(capsys)[1] == HELP
+    assert run(capsys, "--version")[1].startswith("prunecap ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_examples(capsys, command):
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0 and "examples:" in out and f"prunecap {command}" in out
+
+
+def test_caption_prints_one_line_a_picture(capsys, folder):
+    status, out, _ = run(capsys, "caption", folder / "a.png", folder / "b.png", "--checkpoint", folder / "model")
+    lines = out.splitlines()
+    assert status == 0 and [line.split("\t")[0] for line in lines] == [str(folder / "a.png"), str(folder / "b.png")]
+
+
+def test_caption_as_json_with_figure(capsys, folder, tmp_path):
+    status, out, err = run(capsys, "caption", folder / "a.png", "--checkpoint", folder / "model", "--json",
+                           "--prune-ratio", 0.5, "--figure", tmp_path / "new" / "out.png")
+    found = json.loads(out)
+    assert status == 0 and len(found["kept"]) == 32 and len(found["ids"]) == len(found["words"])
+    with Image.open(tmp_path / "new" / "out.png") as figure:
+        assert figure.text["Title"] == found["text"] and "32 of its 64 cells" in figure.text["Description"]
+
+
+def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
+    status, out, err = run(capsys, "caption", folder / "cut", folder, "--checkpoint", folder / "model")
+    assert status == 2 and len(out.splitlines()) == 2 and "cut.jpg" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["dance"], "choose caption, train, evaluate, data"),
+    (["caption", "no.jpg", "--checkpoint", "MODEL"], "no.jpg not found"),
+    (["caption", "A", "--checkpoint", "no-such"], "shipped are"),
+    (["caption", "A", "--checkpoint", "MODEL", "--prune-ratio", "1"], "prune ratio 1"),
+    (["caption", "A", "--checkpoint", "MODEL", "--scorer", "luck"], "choose one of random"),
+    (["evaluate", "--checkpoint", "MODEL", "--split", "summer", "--limit", "4"], "summer"),
+    (["evaluate", "--checkpoint", "MODEL", "--dataset", "flickr8k", "--root", "no-such-folder"], "no-such-folder"),
+    (["train", "--prune-ratio", "1.5", "--out", "OUT"], "prune ratio 1.5"),
+])
+def test_errors_are_one_line_that_names_the_thing(capsys, folder, tmp_path, arguments, says):
+    places = {"MODEL": folder / "model", "A": folder / "a.png", "OUT": tmp_path / "out"}
+    status, _, err = run(capsys, *(places.get(argument, argument) for argument in arguments))
+    assert status == 2 and says in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    if arguments[0] != "train":  # tyro frames what a dataclass refuses
+        assert err.splitlines()[-1].startswith("prunecap: error:")
+
+
+def test_train_evaluate_and_data(capsys, tmp_path):
+    small = ["--d-model", 16, "--layers", 1, "--heads", 2, "--ffn", 16, "--batch-size", 8, "--limit", 16]
+    status, out, _ = run(capsys, "train", *small, "--epochs", 1, "--val-limit", 4, "--out", tmp_path / "run",
+                         "--no-progress")
+    assert status == 0 and "validation loss" in out
+    status, out, _ = run(capsys, "evaluate", "--checkpoint", tmp_path / "run" / "checkpoint", "--limit", 6,
+                         "--metrics", "CIDEr", "--out", tmp_path / "report.json", "--no-progress")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert status == 0 and len(report.pop("captions")) == 6 and json.loads(out) == report
+    assert report["prune_ratio"] == 0.3 and set(report["scene_accuracy"]) == {"kind", "colour", "count", "relation"}
+    assert {"command", "versions", "date", "machine", "seed"} <= set(report["provenance"])
+
+    status, out, _ = run(capsys, "data", "scenes", "--out", tmp_path / "scenes", "--n", 3, "--size", 64)
+    assert status == 0 and len(list((tmp_path / "scenes" / "images").iterdir())) == 3
+    status, out, _ = run(capsys, "data", "info", "--limit", 4)
+    assert status == 0 and "4 pictures, 20 captions" in out

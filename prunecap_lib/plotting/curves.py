@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .style import COLOURS, PALETTE, label_line, style
+from .style import COLOURS, PALETTE, label_line, label_lines, style
 
 
 def smooth(values: Sequence[float], window: int = 9) -> np.ndarray:
@@ -48,7 +48,9 @@ def plot_sweep(sweeps: Mapping[str, Mapping[str, Sequence[dict]]], *, metric: st
     """
     with style() as plt:
         fig, axes = plt.subplots(1, len(sweeps), figsize=(4.6 * len(sweeps), 3.9), sharey=True, squeeze=False)
+        labels = []
         for ax, (model, scorers) in zip(axes[0], sweeps.items(), strict=True):
+            ends = []
             for place, (scorer, points) in enumerate(scorers.items()):
                 colour = COLOURS.get(scorer, PALETTE[place % len(PALETTE)])
                 x = [100 * point["prune_ratio"] for point in points]
@@ -58,9 +60,12 @@ def plot_sweep(sweeps: Mapping[str, Mapping[str, Sequence[dict]]], *, metric: st
                 if all(intervals):
                     low, high = zip(*intervals, strict=True)
                     ax.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-                label_line(ax, x[-1], y[-1], scorer, colour)
+                ends.append((x[-1], y[-1], scorer, colour))
             ax.set(xlabel="tokens removed (%)", title=model)
+            labels.append((ax, ends))
         axes[0, 0].set_ylabel(ylabel)
+        for ax, ends in labels:  # the panels share one y axis: names are placed when all lines are drawn
+            label_lines(ax, ends)
         return fig
 
 

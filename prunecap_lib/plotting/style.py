@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 # Okabe & Ito's palette. One thing keeps one colour through the whole book.
@@ -34,3 +35,21 @@ def label_line(ax, x, y, text: str, colour: str | None = None) -> None:
     """Write a line's name at its end, in its colour, instead of a legend."""
     ax.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", color=colour, fontsize=10,
                 annotation_clip=False)
+
+
+def label_lines(ax, ends: Sequence[tuple[float, float, str, str | None]]) -> None:
+    """``label_line`` for several lines, (x, y, text, colour) each: names that would overlap are pushed apart.
+
+    Call it when the axis limits stand.
+    """
+    ends = sorted(ends, key=lambda end: end[1])
+    height = ax.get_position().height * ax.figure.get_figheight() * 72  # points
+    low, high = ax.get_ylim()
+    places = []
+    for _, y, *_ in ends:
+        wanted = (y - low) / (high - low) * height
+        places.append(max(wanted, places[-1] + 11) if places else wanted)
+    for (x, y, text, colour), place in zip(ends, places, strict=True):
+        shift = place - (y - low) / (high - low) * height
+        ax.annotate(text, (x, y), xytext=(5, shift), textcoords="offset points", va="center", color=colour, fontsize=10,
+                    annotation_clip=False)

@@ -57,7 +57,7 @@ class Looks:
 
     def batches(self, batch_size: int, progress: bool = False):
         """Yield (positions, images or tokens), in order."""
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
         chunks = torch.arange(len(self.dataset)).split(batch_size)
         for chunk in tqdm(chunks, disable=not progress, desc=f"{self.dataset.name} {self.dataset.split}"):
             positions = chunk.tolist()

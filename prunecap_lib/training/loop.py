@@ -80,7 +80,7 @@ def train(config: TrainConfig) -> TrainResult:
     run; in both cases the last good checkpoint stays.
     """
     from accelerate import Accelerator
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no",
                               cpu=not torch.cuda.is_available())
     torch.manual_seed(config.seed)

@@ -9,6 +9,7 @@ Shapes: n pictures, B of them in a batch, N visual tokens, P prefix tokens, C ch
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +79,7 @@ class FeatureCache:
                 raise InputError(f"feature cache {folder}: made for other pictures than this {dataset.split} "
                                  "split has; delete the folder or name another")
             cls(folder)  # complete, or else it must not be built upon
+            shutil.rmtree(partial_folder(folder), ignore_errors=True)
             folder.rename(partial_folder(folder))
         build(folder, dataset, encoder, encoder_print, batch_size=batch_size, workers=workers, bf16=bf16,
               progress=progress)

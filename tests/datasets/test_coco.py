@@ -135,3 +135,27 @@ def test_the_real_slice():
     for i in range(len(data)):
         width, height = data.image(i).size
         assert all(mask.shape == (height, width) and mask.any() for _, mask in data.masks(i))
+
+
+def test_scenes_in_cocos_format_come_back_whole(tmp_path):
+    from prunecap_lib.datasets.scenes import write_coco
+
+    scenes = open_dataset("scenes", split="val", limit=3)
+    assert len(scenes) == 3 and len(open_dataset("scenes", split="val", limit=5)) == 5
+    write_coco(scenes.scenes, tmp_path)
+    annotations = next(tmp_path.rglob("captions_*.json"))
+    data = read_coco_files(annotations, tmp_path / "images",
+                           instances=annotations.with_name(annotations.name.replace("captions", "instances")))
+    assert data.captions == scenes.captions
+    for i in range(3):
+        assert np.array_equal(np.asarray(data.image(i)), np.asarray(scenes.image(i)))
+        ours, theirs = scenes.masks(i), data.masks(i)
+        assert [label for label, _ in ours] == [label for label, _ in theirs]
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
+
+
+def test_scenes_have_their_own_splits():
+    with pytest.raises(InputError, match="choose one of train, val, test, heldout"):
+        open_dataset("scenes", split="dev")
+    with pytest.raises(InputError, match="limit of 0"):
+        open_dataset("scenes", split="val", limit=0)

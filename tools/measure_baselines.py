@@ -1,0 +1,73 @@
+"""What do captions without a decoder score on Flickr8k's dev split, and what do people score?
+
+    PRUNECAP_PHOTOS=... PRUNECAP_WEIGHTS=... python tools/measure_baselines.py
+    writes data/results/flickr8k_baselines.json; features are computed once and kept under data/features.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from prunecap_lib.checkpoint import data_folder
+from prunecap_lib.datasets import open_dataset
+from prunecap_lib.datasets.features import FeatureCache
+from prunecap_lib.encoders import build_encoder
+from prunecap_lib.encoders.weights import load_state_dict_file, packaged_state_dict
+from prunecap_lib.evaluation import (
+    bootstrap_interval,
+    diversity,
+    per_image_cider,
+    run_signature,
+    score_captions,
+)
+from prunecap_lib.evaluation.baselines import consensus_captions, constant_caption
+from prunecap_lib.reports import provenance, write_json
+
+WEIGHTS = {"vit_small_patch14_dinov2": "vit_small_patch14_224_fp16.safetensors"}
+NEIGHBOURS = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--encoders", nargs="*", default=["tf_efficientnet_lite0@last_stage", "tf_efficientnet_lite0",
+                                                          "vit_small_patch14_dinov2"])
+    parser.add_argument("--out", default=data_folder() / "results" / "flickr8k_baselines.json")
+    args = parser.parse_args()
+    train, dev = (open_dataset("flickr8k", split=split) for split in ("train", "dev"))
+
+    others = {id: captions[1:] for id, captions in zip(dev.image_ids, dev.captions, strict=True)}
+    human = {id: captions[0] for id, captions in zip(dev.image_ids, dev.captions, strict=True)}
+    rows = [row("human caption 0 against the other four", others, human)]
+    for caption in (constant_caption(train.captions), "a man in a black shirt"):
+        rows.append(row(f"constant caption: {caption}", dev.references(), dict.fromkeys(dev.image_ids, caption)))
+    for name in args.encoders:
+        encoder = encoder_called(name)
+        known, asked = (FeatureCache.open_or_build(data, encoder).pooled() for data in (train, dev))
+        told = consensus_captions(known, train.captions, asked, neighbours=NEIGHBOURS)
+        rows.append(row(f"consensus of {NEIGHBOURS} nearest neighbours, {name}", dev.references(),
+                        dict(zip(dev.image_ids, told, strict=True))))
+    write_json(args.out, {"dataset": "flickr8k", "split": "dev", "pictures": len(dev), "baselines": rows,
+                          "signature": run_signature(images=len(dev)), "provenance": provenance()})
+
+
+def row(name: str, references: dict, candidates: dict) -> dict:
+    """One baseline's scores, the interval of its CIDEr-D, and how varied it is."""
+    interval = bootstrap_interval(per_image_cider(references, candidates))
+    scores = {"name": name,
+              "scores": {key: round(value, 4) for key, value in score_captions(references, candidates).items()},
+              "CIDEr_interval": [round(value, 4) for value in interval],
+              "diversity": {key: round(value, 4) for key, value in diversity(candidates).items()}}
+    print(f"{name}: CIDEr-D {scores['scores']['CIDEr']} {scores['CIDEr_interval']}")
+    return scores
+
+
+def encoder_called(name: str) -> torch.nn.Module:
+    """A frozen encoder with the weights that this project has for it."""
+    state_dict = load_state_dict_file(WEIGHTS[name]) if name in WEIGHTS else packaged_state_dict(name)
+    return build_encoder(name, image_size=224, state_dict=state_dict)
+
+
+if __name__ == "__main__":
+    main()

@@ -76,7 +76,7 @@ class Scene:
         covered = np.any([mask for _, mask in self.masks()], axis=0)
         height, width = grid
         picture = Image.fromarray(covered.astype(np.float32))
-        return np.asarray(picture.resize((width, height), Image.Resampling.BOX))
+        return np.array(picture.resize((width, height), Image.Resampling.BOX))
 
 
 def make_scenes(n: int, *, seed: int = 0, size: int = 64, split: str = "train") -> list[Scene]:

@@ -11,6 +11,8 @@ import chapters
 def setup(app) -> dict:
     app.connect("config-inited", link_to_repository)
     app.connect("source-read", describe_figures)
+    app.connect("autodoc-process-docstring", put_aside, priority=100)  # before Napoleon
+    app.connect("autodoc-process-docstring", take_back, priority=900)  # after it
     # After the themes and extensions that add scripts and buttons
     app.connect("html-page-context", point_edit_button_at_text, priority=100)
     app.connect("html-page-context", drop_outside_scripts, priority=1000)
@@ -59,8 +61,22 @@ def point_edit_button_at_text(app, pagename, templatename, context, doctree) -> 
 def drop_outside_scripts(app, pagename, templatename, context, doctree) -> None:
     """No page makes an outside request; and Thebe, which Jupyter Book always adds, is not used here."""
     def stays(script) -> bool:
-        name, body = str(getattr(script, "filename", None) or ""), getattr(script, "attributes", {}).get("body", "") or ""
+        name = str(getattr(script, "filename", None) or "")
+        body = getattr(script, "attributes", {}).get("body", "") or ""
         return "://" not in name and "thebe" not in (name + body).lower()
 
     for kind in ("script_files", "css_files"):
         context[kind] = [script for script in context.get(kind, []) if stays(script)]
+
+
+ASIDE: dict[str, list[str]] = {}
+
+
+def put_aside(app, what: str, name: str, obj, options, lines: list[str]) -> None:
+    """Napoleon takes what stands before a colon in an attribute's docstring for its type; here it is prose."""
+    if what in ("attribute", "property"):
+        ASIDE[name] = list(lines)
+
+
+def take_back(app, what: str, name: str, obj, options, lines: list[str]) -> None:
+    lines[:] = ASIDE.pop(name, lines)

@@ -14,8 +14,9 @@ from check_html import faults
 
 
 def main() -> None:
-    build = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "--all", "-W", "-n", "--keep-going", "-q"]
-    if subprocess.run(build, cwd=chapters.ROOT).returncode:
+    program = str(Path(sys.executable).with_name("jupyter-book"))
+    strictly = ["--all", "-W", "-n", "--keep-going", "-q"]
+    if subprocess.run([program, "build", ".", *strictly], cwd=chapters.ROOT).returncode:
         sys.exit("build_html: error: the build has warnings (above); each names its file and line")
     site = chapters.ROOT / "_build" / "html"
     if found := faults(site):

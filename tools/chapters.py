@@ -1,4 +1,7 @@
-"""Which chapters are there, and in which part of the book? A chapter is a text in chapters/ and its executed pair in book/."""
+"""Which chapters are there, and in which part of the book?
+
+A chapter is a text, chapters/NN_name.md, and its executed pair, book/NN_name.ipynb.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def pair_faults(text: Path, book: Path) -> list[str]:
         found.append(f"{name}: no cell has an output; {rerun}")
     ignored = sum(bool(IGNORING & set(cell.metadata.get("tags", ()))) for cell in code)
     if ignored > MOST_IGNORED:
-        found.append(f"{name}: nbval ignores {ignored} cells, at most {MOST_IGNORED} may be; print rounded numbers instead")
+        found.append(f"{name}: nbval ignores {ignored} cells, at most {MOST_IGNORED} may be; print rounded numbers")
     for cell in code:
         found += [f"{name}, cell [{cell.execution_count}]: {fault}" for fault in cell_faults(cell)]
     return found
@@ -75,11 +75,12 @@ def cell_faults(cell) -> list[str]:
             found.append(f"ends in {output.ename}; mend the code")
         if output.output_type == "stream" and output.name == "stderr":
             found.append(f"writes to stderr ({output.text.strip()[:60]!r}); silence its cause")
-        shown = output.get("text", "") + "".join(str(v) for k, v in output.get("data", {}).items() if k.startswith("text"))
+        data = output.get("data", {})
+        shown = output.get("text", "") + "".join(str(data[kind]) for kind in data if kind.startswith("text/"))
         found += [f"shows {what}; print something that stays the same" for pattern, what in UNSTABLE.items()
                   if re.search(pattern, shown)]
         if is_picture(output) and not alt_text(cell, output):
-            found.append("a figure without alt text; give `mystnb: {image: {alt: ...}}` or show it with display(..., metadata)")
+            found.append("a figure without alt text; give the cell `mystnb: {image: {alt: ...}}`")
     return found
 
 

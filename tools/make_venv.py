@@ -1,8 +1,8 @@
-"""How does the virtual environment come about on a machine with nothing but Python and pip? One folder, one marker file.
+"""How does the virtual environment come about on a machine with nothing but Python and pip?
 
     python3 tools/make_venv.py .venv
 
-Run by `make setup`; it needs only the standard library.
+Run by `make setup`; it leaves a marker file when all is installed, and needs only the standard library.
 """
 
 from __future__ import annotations

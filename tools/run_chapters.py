@@ -33,10 +33,15 @@ def run(text: Path, target: Path, folder: Path) -> float:
     notebook = chapters.read_text(text)
     NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3", record_timing=False,
                    coalesce_streams=True, extra_arguments=["--IPKernelApp.log_level=40"],
-                   resources={"metadata": {"path": str(folder)}}).execute()
+                   resources={"metadata": {"path": str(folder)}}).execute(env=environment())
     reduce(notebook, text.stem)
     target.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     return time.perf_counter() - started
+
+
+def environment() -> dict[str, str]:
+    """The kernels' environment. Without MPLBACKEND a kernel shows figures in the notebook."""
+    return {key: value for key, value in os.environ.items() if key != "MPLBACKEND"} | chapters.ENVIRONMENT
 
 
 def reduce(notebook, name: str) -> None:
@@ -79,7 +84,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the notebooks here instead of book/")
     options = parser.parse_args()
     texts = choose(options.names)
-    os.environ.update(chapters.ENVIRONMENT)  # the kernels inherit it
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
 

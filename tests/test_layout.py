@@ -1,0 +1,106 @@
+"""Is the library built in layers, in small files, and free of what belongs to one machine?"""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "prunecap_lib"
+# Each may import what stands before it. A package counts as one; within it files may import each other.
+ORDER = ("errors", "files", "text", "masks", "tokens", "preprocessing", "attention", "encoders", "pruning", "decoder",
+         "decoding", "checkpoint", "captioner", "datasets", "evaluation", "reports", "training", "attention_maps", "costs",
+         "plotting", "cli")
+MODULES = sorted(LIBRARY.rglob("*.py"))
+MOST_LINES = 300
+
+
+def names(path: Path) -> list[str]:
+    """Where a file stands, as parts of a module's name: prunecap_lib/encoders/vit.py -> ['encoders', 'vit']."""
+    return list(path.relative_to(LIBRARY).with_suffix("").parts)
+
+
+def imported(source: str, here: list[str], siblings: set[str]) -> set[str]:
+    """First-level modules of the library that a file imports, late imports included, type checking excepted."""
+    tree = ast.parse(source)
+    skipped = {node for block in ast.walk(tree) if isinstance(block, ast.If)
+               and "TYPE_CHECKING" in ast.unparse(block.test) for node in ast.walk(block)}
+    found = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("prunecap_lib.")}
+        elif isinstance(node, ast.ImportFrom):
+            parts = node.module.split(".") if node.module else []
+            if node.level:  # 'from ..text import x' in encoders/vit.py: two dots lead from ['encoders', 'vit'] to []
+                parts = here[: len(here) - node.level] + parts
+            elif parts[0] != "prunecap_lib":
+                continue
+            else:
+                parts = parts[1:]
+            found |= {parts[0]} if parts else {alias.name for alias in node.names if alias.name in siblings}
+    return found - {here[0]}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_lead_upwards_only(path):
+    here = names(path)
+    if here == ["__init__"]:
+        return  # the front door names everything, late
+    assert here[0] in ORDER, f"{here[0]} has no place in ORDER"
+    below = set(ORDER[ORDER.index(here[0]):])
+    assert not imported(path.read_text(encoding="utf-8"), here, set(ORDER)) & below
+
+
+def test_the_import_check_reads_every_form():
+    forms = {"from .text import PAD": {"text"}, "from . import checkpoint": {"checkpoint"},
+             "from .encoders.vit import VisionTransformer": {"encoders"}, "import prunecap_lib.costs": {"costs"},
+             "from prunecap_lib.plotting import style": {"plotting"}, "from prunecap_lib import cli": {"cli"},
+             "def f():\n    from .training import train": {"training"}, "import torch": set(),
+             "from torch import text": set(),
+             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .cli import main": set()}
+    for source, found in forms.items():
+        assert imported(source, ["masks"], set(ORDER)) == found, source
+    assert imported("from ..text import PAD\nfrom .base import x\nfrom .. import cli", ["encoders", "vit"],
+                    set(ORDER)) == {"text", "cli"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_short_and_say_what_they_answer(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    assert ast.get_docstring(ast.parse(text)), "the first line should say what question the file answers"
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+def test_no_file_speaks_of_one_machine():
+    paths = re.compile(r"/(?:home|Users|work|root)/[a-z]|/tmp/bash")
+    texts = {".py", ".md", ".yml", ".yaml", ".toml", ".cfg", ".txt", ".json", ".jsonl", ".ipynb", ".cff", ".css", ".js"}
+    found = [str(path.relative_to(ROOT)) for path in tracked()
+             if path.suffix in texts and path != Path(__file__) and "mathjax" not in path.parts and path.exists()
+             and paths.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_every_public_module_is_on_the_api_page():
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"automodule:: prunecap_lib\.(\w+)", page))
+    present = {names(path)[0] for path in MODULES} - {"__init__", "cli"}
+    assert present <= listed, f"book/api.md lacks {sorted(present - listed)}"
+
+
+def test_requirements_are_pinned():
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    assert all(re.match(r"[\w.-]+==[\w.]+(; python_version .+)?$", line) for line in lines)
+    versions = {line.split("==")[0]: line for line in lines}
+    needed = ["torch", "timm", "jupyter-book", "jupytext", "matplotlib", "pycocotools", "nbval", "pycocoevalcap"]
+    assert set(needed) <= versions.keys()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -235,7 +235,7 @@ class Captioner(nn.Module):
 
         Raises CheckpointError where the folder is missing, damaged, or of another version.
         """
-        parts = checkpoint.read(name_or_path)
+        parts = checkpoint.read(name_or_path, {field.name for field in fields(CaptionerConfig)})
         config = CaptionerConfig(**parts.config)
         captioner = cls(config, parts.vocabulary, preprocessing=parts.preprocessing,
                         encoder=checkpoint.packaged_encoder(config))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -89,8 +89,11 @@ def save(folder, captioner, *, half: bool = False, signature: str = "") -> None:
         write(new, captioner, half=half, signature=signature)
 
 
-def read(name_or_path) -> Parts:
-    """Read a checkpoint's folder. Raises CheckpointError naming what is wrong with which file."""
+def read(name_or_path, settings: set[str]) -> Parts:
+    """Read a checkpoint's folder. Raises CheckpointError naming what is wrong with which file.
+
+    Args: settings: names of the captioner's settings that this version knows.
+    """
     from safetensors import SafetensorError, safe_open
     folder = find(name_or_path)
     try:
@@ -99,7 +102,7 @@ def read(name_or_path) -> Parts:
         if found != FORMAT:
             raise CheckpointError(f"checkpoint {folder}: written in format {found}, this library reads {FORMAT}; "
                                   "install the version named in its config.json or train again")
-        config, preprocessing = _known_fields(head["config"], folder), head["preprocessing"]
+        config, preprocessing = _checked(head["config"], settings, folder), head["preprocessing"]
         preprocessing = Preprocessing(**{key: tuple(value) if isinstance(value, list) else value
                                          for key, value in preprocessing.items()})
         vocabulary = Vocabulary(head["vocabulary"])
@@ -122,9 +125,8 @@ def read(name_or_path) -> Parts:
     return Parts(folder, config, vocabulary, preprocessing, head.get("signature", ""), state)
 
 
-def _known_fields(config: dict, folder: Path) -> dict:
-    from .captioner import CaptionerConfig
-    unknown = set(config) - {field.name for field in fields(CaptionerConfig)}
+def _checked(config: dict, settings: set[str], folder: Path) -> dict:
+    unknown = set(config) - settings
     if unknown:
         raise CheckpointError(f"checkpoint {folder}: config.json has settings this version does not know "
                               f"({', '.join(sorted(unknown))}); install the version it was written by")

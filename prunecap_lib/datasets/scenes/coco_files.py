@@ -34,8 +34,8 @@ CATEGORIES = [
 
 
 def write_coco(scenes: Sequence[Scene], folder: str | Path) -> dict[str, Path]:
-    """Write `scenes`, all of one split, as COCO does: images/*.png, captions_<split>.json,
-    instances_<split>.json.
+    """Write `scenes`, all of one split, as COCO does: ``images/*.png``, ``captions_<split>.json``,
+    ``instances_<split>.json``.
 
     Masks are of the visible pixels, run-length encoded by pycocotools; boxes are (x, y, width, height) in
     pixels. Each annotation also says the thing's colour, size and group. Returns the paths {"images",

@@ -39,16 +39,16 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
     """The encoder called ``name``, ready for square pictures.
 
     Args:
-        name: "vit" or "convnext", our own small ones (64 px), or an architecture of timm's. ViTs and ConvNeXts
-            (V1) are built from our readable code, with timm's keys; what has a part that our code lacks, and
-            every other architecture, comes through ``TimmAdapter``. For "...@last_stage" see there.
+        name: "vit" or "convnext", our own small ones (64 px), or an architecture of timm's. ViTs and
+            ConvNeXts (V1) are built from our readable code, with timm's keys. What has a part that our code
+            lacks, and every other architecture, comes through ``TimmAdapter``, and so does "...@last_stage".
         image_size: side of the pictures in pixels; None takes the name's own.
         state_dict: weights under timm's keys, of this image_size.
         pretrained: fetch timm's weights (network or cache).
         schedule: kept for pruning inside the encoder; only None today.
 
-    Raises: InputError for an unknown name or an impossible size; CheckpointError where ``state_dict`` does not
-    fit; MissingFileError where pretrained weights cannot be had.
+    Raises: InputError for an unknown name or an impossible size; CheckpointError where ``state_dict`` does
+    not fit; MissingFileError where pretrained weights cannot be had.
     """
     if schedule is not None:
         raise InputError(f"encoder {name}: pruning inside the encoder is not built yet; leave schedule out")
@@ -63,15 +63,15 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
                              "or load a checkpoint")
         encoder = ours[name](image_size or 64)
     else:
-        encoder = _timm_encoder(name, image_size)
-    if pretrained:
-        state_dict = pretrained_state_dict(name.removesuffix(LAST_STAGE), image_size)
+        if pretrained:
+            state_dict = pretrained_state_dict(name.removesuffix(LAST_STAGE), image_size)
+        encoder = _timm_encoder(name, image_size, initialize=state_dict is None)
     if state_dict is not None:
         load_weights(encoder, state_dict)
     return encoder
 
 
-def _timm_encoder(name: str, image_size: int | None) -> Encoder:
+def _timm_encoder(name: str, image_size: int | None, initialize: bool) -> Encoder:
     import torch
 
     from .timm_names import create_timm_model, preprocessing_of, readable_encoder
@@ -80,7 +80,7 @@ def _timm_encoder(name: str, image_size: int | None) -> Encoder:
     if architecture == name:
         with torch.device("meta"):
             outline = create_timm_model(architecture, image_size)
-        encoder = readable_encoder(name, outline, image_size)
+        encoder = readable_encoder(name, outline, image_size, initialize)
         if encoder is not None:
             return encoder
     model = create_timm_model(architecture, image_size)

@@ -1,9 +1,9 @@
 """How is a 7x7 convolution of single channels trained fast on a CPU? Its weight gradient in narrow strips.
 
-torch's CPU library (oneDNN) has a kernel for the weight gradient of a depthwise convolution for widths up to
-three; wider ones fall to a kernel that computes blocks of 16x16 channels and throws 15/16 of them away: half of
-a small ConvNeXt's training time. The columns of the gradient do not depend on one another, so they are computed
-three at a time. Forward pass and input gradient are torch's own. ConvNeXt trains a quarter faster with it.
+torch's CPU library (oneDNN) has a kernel for the weight gradient of a depthwise convolution up to three wide.
+Wider ones fall to a kernel that computes blocks of 16x16 channels and throws 15/16 of the work away. But the
+columns of this gradient do not depend on one another, so they can be computed three at a time; the forward
+pass and the input gradient are torch's own. A small ConvNeXt trains a quarter faster for it.
 
 Shapes: B pictures, C channels, H, W height and width of the map, k side of the kernel (odd).
 """
@@ -19,7 +19,7 @@ STRIP = 3
 
 
 class DepthwiseConv2d(torch.autograd.Function):
-    """``conv2d(x [B, C, H, W], weight [C, 1, k, k], bias [C], padding=k // 2, groups=C)``, the map as large as x."""
+    """``conv2d(x [B, C, H, W], weight [C, 1, k, k], bias [C], padding=k // 2, groups=C)`` -> [B, C, H, W]."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)  # under autocast, that is

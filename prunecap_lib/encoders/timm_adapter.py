@@ -21,9 +21,9 @@ LAST_STAGE = "@last_stage"
 class TimmAdapter(Encoder):
     """A timm backbone as an encoder: ``x`` is its ``forward_features``, flattened row by row.
 
-    A name that ends in "@last_stage" takes the map of the last stage instead, before the layers that timm adds
-    for its classifier; those layers are removed. "tf_efficientnet_lite0@last_stage" gives 7x7x320, where
-    ``forward_features`` widens it to 1280 channels.
+    A name that ends in "@last_stage" takes the map of the last stage instead, before the layers that timm
+    adds for its classifier; those layers are removed. "tf_efficientnet_lite0@last_stage" gives 7x7x320,
+    where ``forward_features`` widens it to 1280 channels.
 
     Raises InputError where the output is not a map or a row of tokens that fills a square.
     """
@@ -76,7 +76,7 @@ class TimmAdapter(Encoder):
         return side, side
 
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
-        """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size, or if asked for attention."""
+        """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size, and for attention."""
         self.check_images(images)
         if need_attention:
             raise self.no_attention()

@@ -20,7 +20,7 @@ from .vit import ViT, ViTConfig
 
 
 def create_timm_model(name: str, image_size: int | None, **settings) -> nn.Module:
-    """timm's model ``name`` for pictures of ``image_size`` (None: its own). Raises InputError for no such name."""
+    """timm's model ``name`` for pictures of ``image_size`` (None: its own). Raises InputError."""
     import timm
 
     if not timm.is_model(name):
@@ -46,8 +46,12 @@ def preprocessing_of(model: nn.Module, image_size: int | None) -> Preprocessing:
     return Preprocessing.from_timm(config)
 
 
-def readable_encoder(name: str, model: nn.Module, image_size: int | None) -> Encoder | None:
-    """Our own implementation of the timm ``model``, or None where it has a part that ours lacks."""
+def readable_encoder(name: str, model: nn.Module, image_size: int | None, initialize: bool) -> Encoder | None:
+    """Our own implementation of the timm ``model``, or None where it has a part that ours lacks.
+
+    ``initialize=False`` leaves its parameters unset, for weights to be loaded: drawing random ones for a
+    base-size model takes a second.
+    """
     from timm.models import convnext, vision_transformer
 
     preprocessing = preprocessing_of(model, image_size)
@@ -62,11 +66,15 @@ def readable_encoder(name: str, model: nn.Module, image_size: int | None) -> Enc
         return None
     with torch.device("meta"):
         ours = build(config, name=name, preprocessing=preprocessing)
-    return build(config, name=name, preprocessing=preprocessing) if same_parameters(ours, model) else None
+    if not same_parameters(ours, model):
+        return None
+    if not initialize:
+        return ours.to_empty(device="cpu")
+    return build(config, name=name, preprocessing=preprocessing)
 
 
 def same_parameters(ours: Encoder, theirs: nn.Module) -> bool:
-    """Whether names and shapes agree, but for timm's classifier. The shortest test for parts we do not carry."""
+    """Whether names and shapes agree, but for timm's classifier: the shortest test for parts we lack."""
     def shapes(model):
         # A 1x1 convolution is the same matrix as a linear layer.
         return {key: tuple(value.shape[:2] if value.shape[2:] == (1, 1) else value.shape)
@@ -122,7 +130,8 @@ def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
     return ConvNeXtConfig(
         image_size=image_size, depths=tuple(len(blocks) for blocks in stages),
         channels=tuple(blocks[0].conv_dw.out_channels for blocks in stages),
-        patch=4 if overlapping else first.stride[0], stem_channels=first.out_channels if overlapping else None,
+        patch=4 if overlapping else first.stride[0],
+        stem_channels=first.out_channels if overlapping else None,
         kernel=block.conv_dw.kernel_size[0],
         layer_scale=None if block.gamma is None else 1e-6,  # timm keeps no record of its start value
         final_norm=isinstance(model.norm_pre, nn.LayerNorm), norm_eps=block.norm.eps, activation=activation)

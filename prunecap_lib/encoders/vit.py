@@ -1,4 +1,4 @@
-"""How does a Vision Transformer see? It cuts the picture into patches and lets every patch look at all others.
+"""How does a Vision Transformer see? It cuts the picture into patches, and each patch looks at all others.
 
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words". Parameters carry timm's names, so that timm's
 weights fit as they are.
@@ -115,8 +115,8 @@ class Block(nn.Module):
 class ViT(Encoder):
     """Vision Transformer without its classifier.
 
-    ``forward(images [B, 3, S, S])`` gives the N patch tokens, after the last LayerNorm, in ``x`` and the class
-    and register tokens in ``prefix``.
+    ``forward(images [B, 3, S, S])`` gives the N patch tokens, after the last LayerNorm, in ``x``, and the
+    class and register tokens in ``prefix``.
     """
 
     head_keys = ("head.", "fc_norm.", "attn_pool.")
@@ -146,7 +146,8 @@ class ViT(Encoder):
     def embed(self, images: Tensor) -> Tensor:
         """Patches, prefix tokens and positions: [B, 3, S, S] -> [B, P+N, C]."""
         x = self.patch_embed(images)
-        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token)
+                  if token is not None]
         if self.config.prefix_positions:
             return torch.cat([*prefix, x], dim=1) + self.pos_embed
         return torch.cat([*prefix, x + self.pos_embed], dim=1)
@@ -154,9 +155,9 @@ class ViT(Encoder):
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size.
 
-        ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries and
-        heads of the last block) and, with a class token, ``cls_attention`` (what it gets from CLS alone). Only
-        the last block then leaves the fused attention kernel.
+        ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries
+        and heads of the last block) and, with a class token, ``cls_attention`` (what it gets from CLS alone).
+        Only the last block then leaves the fused attention kernel.
         """
         self.check_images(images)
         x = self.norm_pre(self.embed(images))

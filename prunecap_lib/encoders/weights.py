@@ -39,8 +39,8 @@ def load_weights(encoder: Encoder, state_dict: StateDict) -> None:
                                   if key in own and value.shape != own[key].shape]}
     problems = [f"{what}: {_some(keys)}" for what, keys in wrong.items() if keys]
     if problems:
-        raise CheckpointError(f"weights do not fit encoder {encoder.name} at image_size {encoder.image_size}; "
-                              f"{'; '.join(problems)}. Check the encoder's name and its image_size")
+        raise CheckpointError(f"weights do not fit encoder {encoder.name} at image_size "
+                              f"{encoder.image_size}; {'; '.join(problems)}. Check its name and image_size")
     encoder.timm_module().load_state_dict(given)
 
 
@@ -120,12 +120,12 @@ def pretrained_state_dict(name: str, image_size: int | None = None) -> dict[str,
             failure = error
     raise MissingFileError(
         f"pretrained weights of {name} are not on this machine and timm's hub cannot be reached "
-        f"({type(failure).__name__}); go online once, or pass state_dict=load_state_dict_file(...) with a file "
-        "of timm's weights, from the folder PRUNECAP_WEIGHTS if you set it") from failure
+        f"({type(failure).__name__}); go online once, or pass state_dict=load_state_dict_file('...') with a "
+        "file of them, in the folder that PRUNECAP_WEIGHTS names") from failure
 
 
 def _hub_failure() -> Exception | None:
-    """Why the hub cannot be reached, or None. The hub's own client asks for most of a minute before it fails."""
+    """Why the hub cannot be reached, or None. The hub's own client keeps trying for most of a minute."""
     import huggingface_hub
 
     try:

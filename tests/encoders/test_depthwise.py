@@ -17,7 +17,8 @@ def test_gradients_are_right(k):
 
 def test_under_autocast_parameters_get_their_own_type():
     torch.manual_seed(0)
-    x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((2, 8, 8, 8), (8, 1, 7, 7), (8,)))
+    x, weight, bias = (torch.randn(*shape, requires_grad=True)
+                       for shape in ((2, 8, 8, 8), (8, 1, 7, 7), (8,)))
     gradients = []
     for conv in (DepthwiseConv2d.apply, lambda x, w, b: F.conv2d(x, w, b, padding=3, groups=8)):
         with torch.autocast("cpu", torch.bfloat16):

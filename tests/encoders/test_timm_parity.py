@@ -1,4 +1,4 @@
-"""Do our encoders compute what timm's do? With every parameter random, so that nothing hides behind a zero."""
+"""Do our encoders compute what timm's do? Every parameter is random, so that nothing hides behind a zero."""
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ VITS = [  # name, image size
     ("vit_small_patch14_dinov2", 70),  # LayerScale
     ("vit_small_patch14_reg4_dinov2", 56),  # registers, no positions on prefix tokens
     ("vit_base_patch16_224", 48),
-    ("vit_base_patch16_clip_224", 32),  # pre-norm
+    ("vit_xsmall_patch16_clip_224", 32),  # pre-norm
     ("vit_base_patch16_clip_quickgelu_224", 32),
-    ("vit_base_patch16_gap_224", 32),  # no class token, no last norm
+    ("vit_medium_patch16_gap_240", 32),  # no class token, no last norm
     ("vit_base_patch16_siglip_224", 32),  # no class token, attention pooling in the head
     ("vit_wee_patch16_reg1_gap_256", 64),
     ("vit_betwixt_patch16_reg4_gap_256", 64),
@@ -26,12 +26,12 @@ VITS = [  # name, image size
 CONVNEXTS = [
     ("convnext_atto", 64), ("convnext_atto_ols", 64), ("convnext_femto", 96), ("convnext_pico", 64),
     ("convnext_nano", 64), ("convnext_nano_ols", 64), ("convnext_tiny", 64), ("convnext_tiny_hnf", 64),
-    ("convnext_small", 32), ("convnext_base", 64), ("convnext_atto", 100), ("convnext_atto_ols", 100),
+    ("convnext_small", 32), ("convnext_base", 32), ("convnext_atto", 100), ("convnext_atto_ols", 100),
 ]
 ADAPTED = [  # other architectures, and relatives with a part that our code does not carry
     ("resnet10t", 64), ("tf_efficientnet_lite0", 64), ("swin_tiny_patch4_window7_224", 224),
-    ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnextv2_atto", 64), ("convnext_atto_rms", 64),
-    ("deit_tiny_distilled_patch16_224", 64), ("vit_base_patch16_rpn_224", 32),
+    ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnextv2_atto", 64),
+    ("convnext_atto_rms", 64), ("deit_tiny_distilled_patch16_224", 64), ("vit_base_patch16_rpn_224", 32),
 ]
 
 

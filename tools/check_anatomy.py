@@ -42,7 +42,7 @@ def chapter_faults(name: str, text: str) -> list[str]:
     for i, body in enumerate(checks, 1):
         answers = re.findall(r"^:::\{dropdown\} .+?\n(.*?)^:::$", body, flags=re.M | re.S)
         if len(answers) < 2 or not all(answer.strip() for answer in answers):
-            found.append(f"question {i} to check oneself: give two or more answers, each a dropdown with its explanation")
+            found.append(f"question {i} to check oneself: each answer is a dropdown with its explanation")
     return found + exercise_faults(prose)
 
 

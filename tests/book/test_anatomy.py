@@ -2,8 +2,9 @@
 
 import re
 
-import check_anatomy
 import pytest
+
+import check_anatomy
 
 TEMPLATE = (check_anatomy.chapters.ROOT / "tools" / "chapter_template.md").read_text(encoding="utf-8")
 

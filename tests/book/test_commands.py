@@ -4,8 +4,9 @@ import re
 import subprocess
 import sys
 
-import chapters
 import pytest
+
+import chapters
 
 MAKEFILE = (chapters.ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, flags=re.M))

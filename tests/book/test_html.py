@@ -1,7 +1,8 @@
 """Does the gate behind the HTML build notice an image without alt text, an outside request, and a dead link?"""
 
-import check_html
 import pytest
+
+import check_html
 
 PAGE = '<html><head><title>x</title>{head}</head><body><h1 id="top">x</h1>{body}</body></html>'
 

@@ -1,8 +1,9 @@
 """Is the book built from notebooks that say what the texts say, and does the check notice where they do not?"""
 
-import check_pairs
 import nbformat
 import pytest
+
+import check_pairs
 import run_chapters
 
 TEXT = '''---

@@ -1,7 +1,8 @@
 """Does the table of contents list every chapter, in its part, and every page at the back?"""
 
-import chapters
 import yaml
+
+import chapters
 
 
 def test_toc_is_what_the_notebooks_say():

@@ -24,16 +24,25 @@ from prunecap_lib.reports import evaluate, provenance, write_json
 
 SCENES = dict(dataset="scenes", limit=24_000, epochs=4, batch_size=64, lr=1e-3, dropout=0.0, d_model=128, ffn=512,
               captions_per_image=2)
+PHOTOS = dict(dataset="flickr8k", freeze_encoder=True, cache_features=True, d_model=256, layers=2, heads=4, ffn=1024,
+              dropout=0.2, label_smoothing=0.1, batch_size=64, min_count=5, max_words=20, val_limit=1000)
+SHORT = PHOTOS | dict(epochs=8, lr=1.5e-3)  # long enough to compare, pruned against unpruned
 RUNS = {
     "scenes-vit": TrainConfig(encoder="vit", encoder_weights="runs/vit-encoder.safetensors", out="runs/scenes-vit",
                                **SCENES),
     "scenes-convnext": TrainConfig(encoder="convnext", encoder_weights="runs/convnext-encoder.safetensors",
                                    out="runs/scenes-convnext", **SCENES),
-    "photos-lite0": TrainConfig(
-        dataset="flickr8k", encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
-        freeze_encoder=True, cache_features=True, d_model=256, layers=2, heads=4, ffn=1024, dropout=0.2,
-        label_smoothing=0.1, batch_size=64, epochs=8, lr=1.5e-3, min_count=5, max_words=20, weight_decay=0.05,
-        val_limit=1000, out="runs/photos-lite0"),
+    "photos-lite0": TrainConfig(encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
+                                epochs=12, lr=2e-3, out="runs/photos-lite0", **PHOTOS),
+}
+EXPERIMENTS = {  # measured, not shipped
+    "photos-lite0-short": TrainConfig(encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
+                                      out="runs/photos-lite0-short", **SHORT),
+    "photos-lite0-unpruned": TrainConfig(encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
+                                         out="runs/photos-lite0-unpruned", **SHORT | dict(prune_ratio=0.0)),
+    "photos-vit-small": TrainConfig(encoder="vit_small_patch14_dinov2", image_size=224,
+                                    encoder_weights="vit_small_patch14_224_fp16.safetensors",
+                                    out="runs/photos-vit-small", **SHORT),
 }
 SPLITS = {"scenes": ("test", "heldout"), "flickr8k": ("dev",)}
 
@@ -45,7 +54,7 @@ def score(name: str, config: TrainConfig, captioner: Captioner) -> dict:
         dataset = open_dataset(config.dataset, split=split, root=config.root, size=captioner.config.image_size)
         methods = ("greedy", "beam") if config.dataset != "scenes" else ("greedy",)
         for method in methods:
-            for ratio in (config.prune_ratio, 0.0):
+            for ratio in sorted({config.prune_ratio, 0.0}, reverse=True):
                 report, captions = evaluate(captioner, dataset, method=method, beam_size=5, prune_ratio=ratio,
                                             cache_features=config.cache_features, progress=config.progress)
                 reports[f"{split}, {method}, {ratio:.0%} pruned"] = report
@@ -103,27 +112,37 @@ or to decide anything about them.
 """
 
 
+def ship(name: str, config: TrainConfig, captioner: Captioner) -> None:
+    """Put a run's captioner, in 16 bits, and its log under data/checkpoints."""
+    with replace_folder(data_folder() / "checkpoints" / name) as new:
+        write(new, captioner, half=True, signature=json.dumps(asdict(config)))
+        shutil.copy(config.folder / "metrics.jsonl", new)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=RUNS)
-    parser.add_argument("--score-only", action="store_true")
+    parser.add_argument("names", nargs="+", choices=[*RUNS, *EXPERIMENTS])
+    parser.add_argument("--score-only", action="store_true", help="measure again what was trained")
     options = parser.parse_args()
     for name in options.names:
-        config, folder = RUNS[name], data_folder() / "checkpoints" / name
+        config = (RUNS | EXPERIMENTS)[name]
+        folder = data_folder() / "checkpoints" / name if name in RUNS else config.folder / "checkpoint"
         if not options.score_only:
             if config.dataset == "scenes" and not Path(config.encoder_weights).exists():
                 config.folder.parent.mkdir(parents=True, exist_ok=True)
                 pretrain(config.encoder, config.encoder_weights)
-            result = train(config)
-            with replace_folder(folder) as new:
-                write(new, result.captioner, half=True, signature=json.dumps(asdict(config)))
-                shutil.copy(config.folder / "metrics.jsonl", new)
+            captioner = train(config).captioner
+            if name in RUNS:
+                ship(name, config, captioner)
         captioner = Captioner.load(folder)
-        log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        metrics = (folder if name in RUNS else config.folder) / "metrics.jsonl"
+        log = [json.loads(line) for line in metrics.read_text().splitlines()]
         reports = score(name, config, captioner)
         write_json(data_folder() / "results" / f"{name}.json",
-                   {"config": asdict(config), "provenance": provenance(), "reports": reports})
-        (folder / "README.md").write_text(card(name, config, captioner, reports, log), encoding="utf-8")
+                   {"config": asdict(config), "minutes": log[-1]["seconds"] / 60, "provenance": provenance(),
+                    "reports": reports})
+        if name in RUNS:
+            (folder / "README.md").write_text(card(name, config, captioner, reports, log), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pretrain_encoder import pretrain
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.checkpoint import data_folder, write
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.files import replace_folder
+from prunecap_lib.files import replace_folder, write_text
 from prunecap_lib.reports import evaluate, provenance, write_json
 
 SCENES = dict(dataset="scenes", limit=24_000, epochs=4, batch_size=64, lr=1e-3, dropout=0.0, d_model=128, ffn=512,
@@ -62,12 +62,14 @@ def score(name: str, config: TrainConfig, captioner: Captioner) -> dict:
     return reports
 
 
-def card(name: str, config: TrainConfig, captioner: Captioner, reports: dict, log: list[dict]) -> str:
-    """The model's README, every number from the reports."""
+def card(name: str, config: TrainConfig, captioner: Captioner, results: dict) -> str:
+    """The model's README, every number from its results."""
+    reports = results["reports"]
     count = {part: sum(p.numel() for p in getattr(captioner, part).parameters())
              for part in ("encoder", "projection", "decoder")}
     rows = "\n".join(
-        f"| {what} | {r['scores']['CIDEr']:.3f} ({r['CIDEr_interval'][0]:.3f}–{r['CIDEr_interval'][1]:.3f}) "
+        f"| {what} | {r['pictures']} "
+        f"| {r['scores']['CIDEr']:.3f} ({r['CIDEr_interval'][0]:.3f}–{r['CIDEr_interval'][1]:.3f}) "
         f"| {r['scores']['Bleu_4']:.3f} | {r['scores']['METEOR']:.3f} | {r['CIDEr_shuffled']:.3f} "
         f"| {r['diversity']['distinct']:.0f} |" for what, r in reports.items())
     accuracy = "".join(
@@ -89,19 +91,18 @@ An image captioner of *Prune & Tell*: encoder `{config.encoder}`, a decoder of {
 ({config.d_model} wide), trained with {config.prune_ratio:.0%} of its visual tokens removed by the scorer
 `{config.scorer}`.
 
-Made by `python tools/train_shipped.py {name}` in {log[-1]['seconds'] / 60:.0f} minutes on
-{first['provenance']['machine']} ({first['provenance']['date']}); the settings are in `config.json` and the log in
-`metrics.jsonl`. Weights are stored in 16 bits.
+Made by `python tools/train_shipped.py {name}`; training on captions took {results['minutes']:.0f} minutes
+({first['provenance']['machine']}, busy with other work; {first['provenance']['date']}). The settings are in
+`config.json` and the log in `metrics.jsonl`. Weights are stored in 16 bits.
 
 Parameters: {count['encoder']:,} in the encoder, {count['projection'] + count['decoder']:,} in projection and decoder.
 
 **Data.** {data}
 
-**Scores** ({first['pictures']:,} pictures a split; CIDEr-D with a 95% bootstrap interval; "shuffled" gives each
-caption to another picture).
+**Scores** (CIDEr-D with a 95% bootstrap interval; "shuffled" gives each caption to another picture).
 
-| split, search, pruning | CIDEr-D | BLEU-4 | METEOR | CIDEr-D shuffled | distinct captions |
-|---|---|---|---|---|---|
+| split, search, pruning | pictures | CIDEr-D | BLEU-4 | METEOR | CIDEr-D shuffled | distinct captions |
+|---|---|---|---|---|---|---|
 {rows}
 {accuracy}
 
@@ -123,9 +124,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=[*RUNS, *EXPERIMENTS])
     parser.add_argument("--score-only", action="store_true", help="measure again what was trained")
+    parser.add_argument("--card-only", action="store_true", help="write the card again, from data/results")
     options = parser.parse_args()
     for name in options.names:
         config = (RUNS | EXPERIMENTS)[name]
+        if options.card_only:
+            results = json.loads((data_folder() / "results" / f"{name}.json").read_text(encoding="utf-8"))
+            write_text(data_folder() / "checkpoints" / name / "README.md",
+                       card(name, config, Captioner.load(name), results))
+            continue
         folder = data_folder() / "checkpoints" / name if name in RUNS else config.folder / "checkpoint"
         if not options.score_only:
             if config.dataset == "scenes" and not Path(config.encoder_weights).exists():
@@ -138,11 +145,11 @@ def main() -> None:
         metrics = (folder if name in RUNS else config.folder) / "metrics.jsonl"
         log = [json.loads(line) for line in metrics.read_text().splitlines()]
         reports = score(name, config, captioner)
-        write_json(data_folder() / "results" / f"{name}.json",
-                   {"config": asdict(config), "minutes": log[-1]["seconds"] / 60, "provenance": provenance(),
-                    "reports": reports})
+        results = {"config": asdict(config), "minutes": log[-1]["seconds"] / 60, "provenance": provenance(),
+                   "reports": reports}
+        write_json(data_folder() / "results" / f"{name}.json", results)
         if name in RUNS:
-            (folder / "README.md").write_text(card(name, config, captioner, reports, log), encoding="utf-8")
+            write_text(folder / "README.md", card(name, config, captioner, results))
 
 
 if __name__ == "__main__":

@@ -127,3 +127,15 @@ def test_bad_scores_are_named():
         score_tokens("luck", tokens)
     with pytest.raises(InputError, match="no such signal"):
         score_tokens("cls_attention", VisualTokens.full(torch.zeros(1, 4, 2), (2, 2)))
+
+
+@pytest.mark.parametrize("side, k", [(8, 45), (8, 32), (8, 20), (7, 35), (14, 138), (14, 98), (16, 180)])
+def test_grid_does_not_favour_the_border(side, k):
+    """A baseline that keeps the border drops what stands in the middle, and flatters every other score."""
+    tokens = VisualTokens.full(torch.zeros(1, side * side, 1), (side, side))
+    kept = torch.zeros(side * side)
+    kept[keep_top_k(tokens, score_tokens("grid", tokens), k).index[0]] = 1
+    kept = kept.view(side, side)
+    inside = kept[1:-1, 1:-1].mean()
+    border = (kept.sum() - kept[1:-1, 1:-1].sum()) / (4 * side - 4)
+    assert abs(border - inside) < 0.4 * k / side**2

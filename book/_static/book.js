@@ -1,8 +1,19 @@
-// What the theme leaves undone for readers with a screen reader or keyboard.
+// What the theme leaves undone for readers with a screen reader.
 document.addEventListener("DOMContentLoaded", () => {
-  // A button's accessible name begins with the text that it shows.
-  document.querySelectorAll("button[aria-label], summary[aria-label]").forEach((element) => {
-    const shown = [...element.querySelectorAll("*")].length ? element.innerText.trim().replace(/\s+/g, " ") : "";
-    if (shown && !element.ariaLabel.toLowerCase().includes(shown.toLowerCase())) element.removeAttribute("aria-label");
+  // The names of the colour switch's icons are not part of its name
+  document.querySelectorAll("i.theme-switch").forEach((icon) => {
+    icon.removeAttribute("title");
+    icon.setAttribute("aria-hidden", "true");
   });
+  // The accessible name of a button holds the text that it shows
+  document.querySelectorAll("button[aria-label], summary[aria-label]").forEach((element) => {
+    const shown = element.innerText.trim().replace(/\s+/g, " ");
+    if (shown && !element.getAttribute("aria-label").toLowerCase().includes(shown.toLowerCase())) {
+      element.removeAttribute("aria-label");
+    }
+  });
+  // The way home belongs to a landmark
+  const home = document.querySelector(".navbar-brand")?.parentElement;
+  home?.setAttribute("role", "navigation");
+  home?.setAttribute("aria-label", "Home");
 });

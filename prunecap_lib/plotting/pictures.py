@@ -81,7 +81,8 @@ def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preproce
     """One caption explained; returns the figure.
 
     The picture, what is left after pruning, the mean attention map over the picture, and one map a word.
-    All words share one colour scale. ``caption`` must carry attention.
+    All words share one colour scale, which ends at the 98th percentile of all cells: one word that rests on a
+    single cell would leave all others dark. ``caption`` must carry attention.
     """
     picture = seen_part(picture, preprocessing, SIDE)
     H, W = caption.grid
@@ -96,7 +97,7 @@ def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preproce
                      f"after prune: {len(caption.kept)} of {H * W} tokens")
         show_map(axes[2], picture, mean_map(caption.attention), "mean attention of all words")
         top.suptitle(f"“{caption.text}”   log p = {caption.log_prob:.2f}", fontsize=13)
-        highest = float(caption.attention.max())
+        highest = float(caption.attention.flatten().quantile(0.98))
         for ax, word, values in zip(axes_of(bottom, rows - 1, columns), words, caption.attention, strict=False):
             show_map(ax, picture, values, word, highest=highest)
         return fig

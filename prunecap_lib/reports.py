@@ -32,10 +32,10 @@ from .text import pad_batch
 
 def provenance() -> dict:
     """Command, versions, date and machine type: what a measured figure must carry."""
-    program = Path(sys.argv[0]).name
-    if program == "__main__.py":
-        program = "python -m prunecap_lib.cli"
-    return {"command": shlex.join([program, *sys.argv[1:]]), "versions": versions(),
+    program = Path(sys.argv[0])
+    # a script of the project is named with its folder, an installed command by its name alone
+    start = ["python", f"{program.parent.name}/{program.name}"] if program.suffix == ".py" else [program.name]
+    return {"command": shlex.join([*start, *sys.argv[1:]]), "versions": versions(),
             "date": date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
                        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")}

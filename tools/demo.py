@@ -24,13 +24,20 @@ DRAWN = 5
 
 
 def main() -> None:
-    from prunecap_lib import TrainConfig, train
+    from safetensors.torch import save_file
+
+    from prunecap_lib import Captioner, TrainConfig, train
     from prunecap_lib.datasets import open_dataset
     from prunecap_lib.reports import evaluate, write_json
     started = time.perf_counter()
-    config = TrainConfig(dataset="scenes", encoder="vit", prune_ratio=PRUNE_RATIO, limit=8_000, epochs=3, lr=2e-3,
-                         dropout=0.0, d_model=128, ffn=512, captions_per_image=2, val_limit=200, log_every=10,
-                         out=str(OUT / "run"))
+    OUT.mkdir(exist_ok=True)
+    # As captioners of photographs do, it starts from an encoder that can see already; the decoder starts from nothing.
+    encoder = OUT / "encoder.safetensors"
+    if not encoder.exists():
+        save_file(Captioner.load("scenes-convnext").encoder.state_dict(), encoder)
+    config = TrainConfig(dataset="scenes", encoder="convnext", encoder_weights=str(encoder), freeze_encoder=True,
+                         prune_ratio=PRUNE_RATIO, limit=6_000, epochs=4, lr=3e-3, dropout=0.0, d_model=128, ffn=512,
+                         captions_per_image=2, val_limit=200, log_every=10, out=str(OUT / "run"))
     say(started, f"training on {config.limit:,} drawn pictures, {PRUNE_RATIO:.0%} of the tokens pruned")
     captioner = train(config).captioner
     test = open_dataset("scenes", split="test", limit=TEST_PICTURES, size=captioner.config.image_size)

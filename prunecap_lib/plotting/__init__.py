@@ -1,7 +1,16 @@
 """Every figure the book and the command line draw."""
 
 from .curves import plot_intervals, plot_sweep, plot_training
-from .pictures import axes_of, contact_sheet, describe_caption, draw_caption, draw_kept, draw_pruning, show_map, show_picture
+from .pictures import (
+           axes_of,
+           contact_sheet,
+           describe_caption,
+           draw_caption,
+           draw_kept,
+           draw_pruning,
+           show_map,
+           show_picture,
+)
 from .style import COLOURS, PALETTE, label_line, label_lines, style
 
 __all__ = ["COLOURS", "PALETTE", "axes_of", "contact_sheet", "describe_caption", "draw_caption", "draw_kept",

@@ -30,8 +30,8 @@ def one_thread():
 
 def tiny(out, **changes):
     settings = dict(encoder="convnext", limit=16, batch_size=8, epochs=3, d_model=16, layers=1, heads=2, ffn=32,
-                    captions_per_image=2, val_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False, scorer="random",
-                    out=str(out))
+                    captions_per_image=2, val_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False,
+                    scorer="random", out=str(out))
     return TrainConfig(**{**settings, **changes})
 
 
@@ -94,7 +94,8 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
 
 def test_killed_and_resumed_equals_unbroken(tmp_path, unbroken):
     config = tiny(tmp_path / "killed")
-    code = f"import torch; torch.set_num_threads(1)\nfrom prunecap_lib import *\ntrain(TrainConfig(**{asdict(config)!r}))"
+    code = ("import torch; torch.set_num_threads(1)\nfrom prunecap_lib import TrainConfig, train\n"
+            f"train(TrainConfig(**{asdict(config)!r}))")
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not (config.folder / "checkpoint" / "state.json").exists():

@@ -36,7 +36,7 @@ def main() -> None:
     if not encoder.exists():
         save_file(Captioner.load("scenes-convnext").encoder.state_dict(), encoder)
     config = TrainConfig(dataset="scenes", encoder="convnext", encoder_weights=str(encoder), freeze_encoder=True,
-                         prune_ratio=PRUNE_RATIO, limit=6_000, epochs=4, lr=3e-3, dropout=0.0, d_model=128, ffn=512,
+                         prune_ratio=PRUNE_RATIO, limit=6_000, epochs=3, lr=3e-3, dropout=0.0, d_model=128, ffn=512,
                          captions_per_image=2, val_limit=200, log_every=10, out=str(OUT / "run"))
     say(started, f"training on {config.limit:,} drawn pictures, {PRUNE_RATIO:.0%} of the tokens pruned")
     captioner = train(config).captioner

@@ -43,10 +43,14 @@ def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], *, col
 
 
 def show_map(ax, picture: Image.Image, values: Tensor, title: str = "", *, highest: float | None = None) -> None:
-    """An attention map [H, W] over its picture, scaled by interpolation. ``highest``: value of the brightest colour."""
+    """An attention map [H, W] over its picture, scaled by interpolation. ``highest``: value of the strongest colour.
+
+    The map is opaque where attention is high and clear where there is none, so that the picture stays visible.
+    """
     heat = scale_map(values, (picture.height, picture.width), "bilinear")
-    ax.imshow(picture.convert("L"), cmap="gray", vmin=-60, vmax=400)
-    ax.imshow(heat, cmap=HEAT, alpha=0.62, vmin=0, vmax=highest or max(float(heat.max()), 1e-9))
+    heat = (heat / (highest or max(float(heat.max()), 1e-9))).clamp(0, 1)
+    ax.imshow(picture.convert("L"), cmap="gray", vmin=-120, vmax=300)
+    ax.imshow(heat, cmap=HEAT, alpha=(0.85 * heat**0.75).numpy(), vmin=0, vmax=1)
     ax.set_title(title)
     ax.axis("off")
 

@@ -12,7 +12,7 @@ COLOURS = {
     "norm_smallest": "#D55E00", "cls_attention": "#009E73", "attention_received": "#CC79A7",
 }
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-HEAT = "magma"
+HEAT = "plasma"
 
 
 @contextmanager

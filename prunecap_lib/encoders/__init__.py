@@ -55,8 +55,8 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
     if pretrained and state_dict is not None:
         raise InputError(f"encoder {name}: give either state_dict or pretrained=True, not both")
     ours = {"vit": scenes_vit, "convnext": scenes_convnext}
-    if image_size is not None and image_size < 8:
-        raise InputError(f"encoder {name}: image_size {image_size} is too small")
+    if image_size is not None and image_size < 1:
+        raise InputError(f"encoder {name}: image_size is {image_size}, it must be a number of pixels")
     if name in ours:
         if pretrained:
             raise InputError(f"encoder {name} is our own and timm has no weights for it; train it, "
@@ -66,6 +66,9 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
         if pretrained:
             state_dict = pretrained_state_dict(name.removesuffix(LAST_STAGE), image_size)
         encoder = _timm_encoder(name, image_size, initialize=state_dict is None)
+    if min(encoder.grid) < 1:
+        raise InputError(f"encoder {name}: a picture of image_size {image_size} is too small for one token; "
+                         f"give at least {encoder.stride}")
     if state_dict is not None:
         load_weights(encoder, state_dict)
     return encoder

@@ -42,8 +42,12 @@ class TimmAdapter(Encoder):
             model.prune_intermediate_layers(1, prune_norm=True)
         self.head_keys = tuple(all_keys - set(model.state_dict()))
         self.model = model.eval()
-        with torch.no_grad():  # what it gives is best learned by asking it
-            features = self.features(torch.zeros(1, 3, self.image_size, self.image_size))
+        try:
+            with torch.no_grad():  # what it gives is best learned by asking it
+                features = self.features(torch.zeros(1, 3, self.image_size, self.image_size))
+        except RuntimeError as error:
+            raise InputError(f"encoder {name} fails on a picture of image_size {self.image_size} ({error}); "
+                             "try its own size") from error
         self.model.train()
         self.channels, self.grid = features.shape[-1], self.find_grid(features)
         self.stride = round(self.image_size / self.grid[0])

@@ -12,6 +12,8 @@ document.addEventListener("DOMContentLoaded", () => {
       element.removeAttribute("aria-label");
     }
   });
+  // The roles that docutils gives a bibliography are deprecated
+  document.querySelectorAll(".citation-list, .citation").forEach((element) => element.removeAttribute("role"));
   // The way home belongs to a landmark
   const home = document.querySelector(".navbar-brand")?.parentElement;
   home?.setAttribute("role", "navigation");

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
 from .base import Encoder, Mlp, init_weights
-from .depthwise import DepthwiseConv2d
 
 
 @dataclass(frozen=True)
@@ -58,24 +57,12 @@ class Conv(nn.Conv2d):
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class DepthwiseConv(Conv):
-    """Each channel by itself; the map keeps its size."""
-
-    def __init__(self, channels: int, kernel: int):
-        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
-        if x.device.type == "cpu" and torch.is_grad_enabled():
-            return DepthwiseConv2d.apply(x.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
-        return super().forward(x)
-
-
 class Block(nn.Module):
     """A 7x7 convolution of each channel by itself, LayerNorm, MLP; added to what came in."""
 
     def __init__(self, channels: int, config: ConvNeXtConfig):
         super().__init__()
-        self.conv_dw = DepthwiseConv(channels, config.kernel)
+        self.conv_dw = Conv(channels, channels, config.kernel, padding=config.kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=config.norm_eps)
         self.mlp = Mlp(channels, 4 * channels, config.activation)
         scale = config.layer_scale

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .style import COLOURS, PALETTE, label_line, label_lines, style
+from .style import COLOURS, PALETTE, label_lines, style
 
 
 def smooth(values: Sequence[float], window: int = 9) -> np.ndarray:
-    """Centred running mean that shortens its window at both ends."""
+    """Centred running mean. Towards both ends its window shrinks on both sides alike, else the ends would be bent."""
     values = np.asarray(values, dtype=float)
-    return np.array([values[max(0, i - window // 2) : i + window // 2 + 1].mean() for i in range(len(values))])
+    half = [min(window // 2, i, len(values) - 1 - i) for i in range(len(values))]
+    return np.array([values[i - h : i + h + 1].mean() for i, h in enumerate(half)])
 
 
 def plot_training(histories: Mapping[str, Sequence[dict]], *, window: int = 9):
@@ -22,6 +23,7 @@ def plot_training(histories: Mapping[str, Sequence[dict]], *, window: int = 9):
     """
     with style() as plt:
         fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+        ends = {ax: [] for ax in axes}
         for place, (name, lines) in enumerate(histories.items()):
             colour = COLOURS.get(name, PALETTE[place % len(PALETTE)])
             for ax, key in zip(axes, ("loss", "accuracy"), strict=True):
@@ -32,9 +34,11 @@ def plot_training(histories: Mapping[str, Sequence[dict]], *, window: int = 9):
                 ax.plot([line["epoch"] for line in val], [line[f"val_{key}"] for line in val], "o", ms=4,
                         color=colour, mfc="white")
                 if len(curve):
-                    label_line(ax, train[-1]["epoch"], curve[-1], name, colour)
+                    ends[ax].append((train[-1]["epoch"], curve[-1], name, colour))
         axes[0].set(xlabel="epoch", ylabel="cross-entropy a word (nats)", title="loss")
         axes[1].set(xlabel="epoch", ylabel="share of words right", title="token accuracy")
+        for ax in axes:
+            label_lines(ax, ends[ax])
         fig.supxlabel("lines: training batches, running mean; circles: validation split", fontsize=9)
         return fig
 

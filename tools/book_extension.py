@@ -14,7 +14,7 @@ def setup(app) -> dict:
     app.connect("autodoc-process-docstring", put_aside, priority=100)  # before Napoleon
     app.connect("autodoc-process-docstring", take_back, priority=900)  # after it
     # After the themes and extensions that add scripts and buttons
-    app.connect("html-page-context", point_edit_button_at_text, priority=100)
+    app.connect("html-page-context", point_edit_button_at_text, priority=1000)
     app.connect("html-page-context", drop_outside_scripts, priority=1000)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -47,15 +47,12 @@ def describe_figures(app, docname: str, source: list[str]) -> None:
 def point_edit_button_at_text(app, pagename, templatename, context, doctree) -> None:
     """A chapter is edited as chapters/NN_name.md, not as the notebook that the page is built from."""
     name = pagename.removeprefix("book/")
-    url_of = context.get("get_edit_provider_and_url")
-    if url_of is None or not chapters.NAME.fullmatch(name):
+    if not chapters.NAME.fullmatch(name):
         return
-
-    def edit_provider_and_url():
-        provider, url = url_of()
-        return provider, url.replace(f"book/{name}.ipynb", f"chapters/{name}.md")
-
-    context["get_edit_provider_and_url"] = edit_provider_and_url
+    buttons = [button for entry in context.get("header_buttons", []) for button in (entry, *entry.get("buttons", ()))]
+    for button in buttons:
+        if "/edit/" in button.get("url", ""):
+            button["url"] = button["url"].replace(f"book/{name}.ipynb", f"chapters/{name}.md")
 
 
 def drop_outside_scripts(app, pagename, templatename, context, doctree) -> None:

@@ -14,6 +14,10 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   // The roles that docutils gives a bibliography are deprecated
   document.querySelectorAll(".citation-list, .citation").forEach((element) => element.removeAttribute("role"));
+  // An equation wider than the page scrolls, by keyboard too
+  window.MathJax?.startup?.promise?.then(() => document.querySelectorAll("mjx-container[display]").forEach((equation) => {
+    if (equation.scrollWidth > equation.clientWidth) equation.tabIndex = 0;
+  }));
   // The way home belongs to a landmark
   const home = document.querySelector(".navbar-brand")?.parentElement;
   home?.setAttribute("role", "navigation");

@@ -10,7 +10,7 @@ with a run that was stopped.
 examples:
   prunecap train --encoder vit --out runs/vit
   prunecap train --encoder convnext --prune-ratio 0.5 --scorer random --out runs/convnext-random
-  PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0 \\
+  PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
 """
 

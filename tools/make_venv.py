@@ -43,9 +43,9 @@ def install(folder: Path) -> None:
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     print("make setup: installing requirements.txt (about 6 GB, a few minutes the first time)", flush=True)
     for arguments in (["-r", "requirements.txt"], ["--no-deps", "-e", "."]):
-        if subprocess.run([*pip, *arguments], cwd=ROOT).returncode:
-            stop(f"`pip install {' '.join(arguments)}` failed (its message is above); check the network and the "
-                 "free disk, then run `make setup` again")
+        if status := subprocess.run([*pip, *arguments], cwd=ROOT).returncode:
+            stop(f"`pip install {' '.join(arguments)}` ended with status {status} (its message is above); check the "
+                 "network and the free disk, then run `make setup` again: it goes on where it stopped")
 
 
 def main() -> None:

@@ -80,7 +80,9 @@ def train(config: TrainConfig) -> TrainResult:
     run; in both cases the last good checkpoint stays.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from tqdm import tqdm
+    AcceleratorState._reset_state()  # a run before this one, in this process, may have had another precision
     accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no",
                               cpu=not torch.cuda.is_available())
     torch.manual_seed(config.seed)

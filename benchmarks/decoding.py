@@ -2,13 +2,17 @@
 
     python benchmarks/decoding.py --json data/results/decoding.json
 
-Both sides hold a ViT-Ti/16 at 224 px (197 tokens of 192 channels), a projection to the decoder's width, and
-the seed preset's decoder (width 512, 2 pre-norm layers, 4 heads, FFN 2048, 2,033 words, output tied to the
-embedding). The peer is ``VisionEncoderDecoderModel`` of ``ViTModel`` and ``GPT2LMHeadModel`` with
-``use_cache=True``, fused attention and inference mode. Weights are random, the decoder's and projection's the
-same on both sides, so that both must write the same captions; that is checked before anything is timed, and
-so is ours against a search without any cache. Every caption has exactly ``--words`` words: our ``<eos>`` gets
-a bias that forbids it, the peer is told of no ``<eos>`` at all and so also skips its tests for one.
+The peer is ``VisionEncoderDecoderModel`` of ``ViTModel`` and ``GPT2LMHeadModel`` with ``use_cache=True``, fused
+attention and inference mode. Two sizes, each the same on both sides:
+
+    course  TrainConfig's own: a ViT of 64 tokens at 64 px, decoder 192 wide, the 133 words of Scenes
+    seed    the presentation's decoder (512 wide, 2,033 words) behind a ViT-Ti/16 of 197 tokens at 224 px
+
+Both have two pre-norm decoder layers with four heads and an output tied to the embedding. Weights are random, the
+decoder's and projection's the same on both sides, so that both must write the same captions; that is checked
+before anything is timed, and so is ours against a search without any cache. Every caption has exactly ``--words``
+words: our ``<eos>`` gets a bias that forbids it, the peer is told of no ``<eos>`` at all and so also skips its
+tests for one.
 
 Three scopes, because the encoder is the same work on both sides and hides the search behind it:
 
@@ -30,6 +34,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from itertools import product
 from statistics import median, quantiles
 
@@ -42,22 +47,40 @@ from prunecap_lib.reports import provenance, write_json
 from prunecap_lib.text import BOS, EOS, PAD, SPECIALS
 from prunecap_lib.tokens import VisualTokens
 
-ENCODER = dict(image_size=224, patch_size=16, hidden_size=192, num_hidden_layers=12, num_attention_heads=3,
-               intermediate_size=768)
-WIDTH, LAYERS, HEADS, FFN, WORDS, POSITIONS, BEAMS = 512, 2, 4, 2048, 2033, 40, 5
+POSITIONS, BEAMS = 40, 5
 SCOPES = ("picture", "features", "search")
-HEADER = "\n   scope  method batch pruned   ours ms   peer ms   ratio  quartiles  CPU ratio"
-LINE = ("{scope:>8} {method:>7} {batch:>5} {prune_ratio:>6.0%} {ours_ms:>9.1f} {peer_ms:>9.1f} "
+HEADER = "\n  size    scope  method batch pruned   ours ms   peer ms   ratio  quartiles  CPU ratio"
+LINE = ("{size:>6} {scope:>8} {method:>7} {batch:>5} {prune_ratio:>6.0%} {ours_ms:>9.1f} {peer_ms:>9.1f} "
         "{ratio:>6.2f}x  {ratio_low:.2f}-{ratio_high:.2f} {cpu_ratio:>9.2f}x")
+
+
+@dataclass(frozen=True)
+class Size:
+    """One captioner: its ViT, under our name and in Hugging Face's terms, and its decoder."""
+
+    encoder: str
+    vit: dict[str, int]
+    decoder: dict[str, int]
+    vocabulary: int
+
+
+SIZES = {
+    "course": Size("vit", dict(image_size=64, patch_size=8, hidden_size=128, num_hidden_layers=6,
+                               num_attention_heads=4, intermediate_size=512),
+                   dict(d_model=192, layers=2, heads=4, ffn=768), vocabulary=133),
+    "seed": Size("vit_tiny_patch16_224", dict(image_size=224, patch_size=16, hidden_size=192, num_hidden_layers=12,
+                                              num_attention_heads=3, intermediate_size=768),
+                 dict(d_model=512, layers=2, heads=4, ffn=2048), vocabulary=2033),
+}
 
 
 # -- the two captioners -------------------------------------------------------------------------------------
 
-def build_ours() -> Captioner:
+def build_ours(size: Size) -> Captioner:
     """Our captioner with random weights that let the picture decide the words, and no ``<eos>``."""
-    config = CaptionerConfig("vit_tiny_patch16_224", 224, prune_ratio=0.0, d_model=WIDTH, layers=LAYERS,
-                             heads=HEADS, ffn=FFN, max_length=POSITIONS)
-    captioner = Captioner(config, Vocabulary([*SPECIALS, *(f"word{i}" for i in range(4, WORDS))])).eval()
+    config = CaptionerConfig(size.encoder, size.vit["image_size"], prune_ratio=0.0, max_length=POSITIONS,
+                             **size.decoder)
+    captioner = Captioner(config, Vocabulary([*SPECIALS, *(f"word{i}" for i in range(4, size.vocabulary))])).eval()
     with torch.no_grad():
         for layer in captioner.decoder.layers:
             for matrix in (layer.cross_attention.out, layer.self_attention.out, layer.ffn[-1]):
@@ -66,7 +89,7 @@ def build_ours() -> Captioner:
     return captioner
 
 
-def build_peer(ours: Captioner, attention: str) -> nn.Module:
+def build_peer(ours: Captioner, size: Size, attention: str) -> nn.Module:
     """Hugging Face's model of the same size, with our projection's and decoder's weights."""
     from transformers import (
         GPT2Config,
@@ -77,9 +100,10 @@ def build_peer(ours: Captioner, attention: str) -> nn.Module:
         logging,
     )
     logging.set_verbosity_error()
-    encoder = ViTModel(ViTConfig(**ENCODER, attn_implementation=attention), add_pooling_layer=False)
+    encoder = ViTModel(ViTConfig(**size.vit, attn_implementation=attention), add_pooling_layer=False)
     decoder = GPT2LMHeadModel(GPT2Config(
-        vocab_size=WORDS, n_positions=POSITIONS, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FFN,
+        vocab_size=size.vocabulary, n_positions=POSITIONS, n_embd=size.decoder["d_model"],
+        n_layer=size.decoder["layers"], n_head=size.decoder["heads"], n_inner=size.decoder["ffn"],
         activation_function="gelu", add_cross_attention=True, is_decoder=True, tie_word_embeddings=True,
         bos_token_id=BOS, eos_token_id=None, pad_token_id=PAD, attn_implementation=attention))
     peer = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder).eval()
@@ -116,9 +140,15 @@ def copy_weights(ours: Captioner, peer: nn.Module) -> None:
         block.ln_2.load_state_dict(layer.norm3.state_dict())
 
 
-def size(model: nn.Module) -> int:
-    """Number of parameters; tied ones count once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def compare_parameters(name: str, ours: nn.Module, peer: nn.Module) -> dict[str, int]:
+    """Count both; tied ones count once. Raises RuntimeError where they differ by more than 5%."""
+    count = {side: sum(parameter.numel() for parameter in model.parameters())
+             for side, model in (("ours", ours), ("peer", peer))}
+    difference = count["peer"] / count["ours"] - 1
+    print(f"\n{name}: parameters: ours {count['ours']:,}, peer {count['peer']:,} ({difference:+.2%})")
+    if abs(difference) > 0.05:
+        raise RuntimeError("the two models differ by more than 5% in size: the comparison would not be fair")
+    return count
 
 
 # -- what each side does, by scope --------------------------------------------------------------------------
@@ -128,7 +158,8 @@ class Contest:
 
     def __init__(self, ours: Captioner, peer: nn.Module, batch: int, words: int):
         self.ours, self.peer, self.words = ours, peer, words
-        self.images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(batch))
+        side = ours.config.image_size
+        self.images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(batch))
         with torch.inference_mode():
             tokens = ours.encode(self.images)
             # random encoders give all pictures nearly the same tokens: some noise tells them apart
@@ -185,7 +216,7 @@ def uncached(decoder: nn.Module, memory: Tensor, beams: int, words: int) -> Tens
         logits[:, NEVER_WRITTEN] = float("-inf")
         scores = total[..., None] + logits.log_softmax(-1).unflatten(0, (B, beams))
         total, flat = scores.flatten(1).topk(beams)
-        parents, word = flat // WORDS, flat % WORDS
+        parents, word = flat // scores.shape[-1], flat % scores.shape[-1]
         ids = torch.cat([ids.gather(1, parents[..., None].expand_as(ids)), word[..., None]], dim=2)
     return ids[:, 0, 1:]
 
@@ -195,7 +226,8 @@ def check_same_captions(contest: Contest, method: str) -> None:
     ours = contest.our_search(method)
     others = {"our uncached search": uncached(contest.ours.decoder, contest.memory,
                                               1 if method == "greedy" else BEAMS, contest.words),
-              "the peer": contest.peer_generate("features", method, suppress_tokens=[*NEVER_WRITTEN, EOS])}
+              "the peer": contest.peer_generate("features", method, suppress_tokens=[*NEVER_WRITTEN, EOS],
+                                                renormalize_logits=True)}
     for name, ids in others.items():
         if not torch.equal(ours, ids):
             same = int((ours == ids).all(dim=1).sum())
@@ -234,6 +266,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=11, help="timings a row, at least 7 (default 11)")
     parser.add_argument("--words", type=int, default=20, help="words in every caption (default 20)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=SCOPES)
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
     parser.add_argument("--prune-ratio", type=float, default=0.3, help="of the pruned rows (default 0.3)")
@@ -243,37 +276,31 @@ def main() -> None:
         parser.error("--repeats must be at least 7: fewer make no stable median")
 
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    ours = build_ours()
-    peer = build_peer(ours, args.peer_attention)
-    sizes = {"ours": size(ours), "peer": size(peer)}
-    difference = sizes["peer"] / sizes["ours"] - 1
-    print(f"parameters: ours {sizes['ours']:,}, peer {sizes['peer']:,} ({difference:+.2%})")
-    if abs(difference) > 0.05:
-        raise RuntimeError("the two models differ by more than 5% in size: the comparison would not be fair")
-    checked = Contest(ours, peer, batch=4, words=args.words)
-    for method in ("greedy", "beam"):
-        check_same_captions(checked, method)
-
-    rows = []
-    print(HEADER)
-    for scope, batch in product(args.scopes, args.batches):
-        contest = Contest(ours, peer, batch, args.words)
+    rows, parameters = [], {}
+    for name in args.sizes:
+        torch.manual_seed(0)
+        ours = build_ours(SIZES[name])
+        peer = build_peer(ours, SIZES[name], args.peer_attention)
+        parameters[name] = compare_parameters(name, ours, peer)
+        checked = Contest(ours, peer, batch=4, words=args.words)
         for method in ("greedy", "beam"):
+            check_same_captions(checked, method)
+        print(HEADER)
+        for scope, batch, method in product(args.scopes, args.batches, ("greedy", "beam")):
+            contest = Contest(ours, peer, batch, args.words)
             for prune_ratio in (0.0,) if scope == "search" else (0.0, args.prune_ratio):
                 turns = contest.our_turn(scope, method, prune_ratio), contest.peer_turn(scope, method)
-                rows.append({"method": method if method == "greedy" else f"beam {BEAMS}", "batch": batch,
-                             "peer": "VisionEncoderDecoderModel.generate", "scope": scope,
-                             "prune_ratio": prune_ratio, **time_pair(*turns, args.repeats)})
+                rows.append({"size": name, "scope": scope, "method": method if method == "greedy" else f"beam {BEAMS}",
+                             "batch": batch, "prune_ratio": prune_ratio,
+                             "peer": "VisionEncoderDecoderModel.generate", **time_pair(*turns, args.repeats)})
                 print(LINE.format_map(rows[-1]), flush=True)
     if args.json:
         from transformers import __version__ as transformers_version
         source = provenance()
         source["versions"]["transformers"] = transformers_version
-        settings = {"encoder": "vit_tiny_patch16_224", "d_model": WIDTH, "layers": LAYERS, "heads": HEADS,
-                    "ffn": FFN, "vocabulary": WORDS, **vars(args)}
-        del settings["json"]
-        write_json(args.json, {"rows": rows, "parameters": sizes, "settings": settings, "provenance": source})
+        settings = {key: value for key, value in vars(args).items() if key != "json"}
+        sizes = {name: asdict(SIZES[name]) | {"parameters": parameters[name]} for name in args.sizes}
+        write_json(args.json, {"rows": rows, "sizes": sizes, "settings": settings, "provenance": source})
 
 
 if __name__ == "__main__":

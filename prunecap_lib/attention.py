@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *,
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float | None = None,
            need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention.
 
     Args:
         q: [B, h, T, Dh]. k, v: [B, h, S, Dh].
         mask: broadcastable to [B, h, T, S], True = may attend.
+        scale: of the products; by default 1 / sqrt(Dh).
         need_weights: also return the weights [B, h, T, S].
 
     The fused kernel never holds the weights, so asking for them costs the explicit product. The explicit
@@ -29,8 +30,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *,
     """
     slow_backward = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
     if not need_weights and not slow_backward:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), None
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale), None
+    scores = q @ k.transpose(-2, -1) * (scale or 1 / math.sqrt(q.shape[-1]))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = scores.softmax(dim=-1)
@@ -122,6 +123,11 @@ class CrossAttention(nn.Module):
 
     The R captions or beams of one picture sit side by side on the query axis, so they share the
     picture's keys and values and none is copied.
+
+    A query times a key is q . (W m) = (W^T q) . m: the key matrix can act on the query instead of on the
+    memory, and the value matrix on the mean that comes out. That costs more for each word and saves the
+    projection of S tokens, so it pays where few words look (DeepSeek-AI 2024, section 2.1.2, does it to
+    keep a smaller cache).
     """
 
     def __init__(self, d_model: int, heads: int):
@@ -132,14 +138,42 @@ class CrossAttention(nn.Module):
         self.value = nn.Linear(d_model, d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """memory [B, S, D] -> keys and values, each [B, h, S, Dh]."""
+    def project_memory(self, memory: Tensor, looks: int | None = None) -> tuple[Tensor, Tensor]:
+        """memory [B, S, D] -> keys and values, each [B, h, S, Dh]; or memory itself, twice.
+
+        ``looks`` is the number of queries that each picture will answer, where it is known. So few that
+        projecting would cost more multiplications than it saves get the memory itself.
+        """
+        S, D = memory.shape[1:]
+        if looks is not None and looks * (D + S * (self.heads - 1)) < S * D:
+            return memory, memory
         return tuple(project(memory).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                      for project in (self.key, self.value))
 
     def forward(self, x: Tensor, memory_kv: tuple[Tensor, Tensor], *, need_weights: bool = False):
-        """x [B, R*T, D] and projected memory -> (y [B, R*T, D], weights [B, h, R*T, S] | None)."""
-        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        """x [B, R*T, D] and ``project_memory``'s -> (y [B, R*T, D], weights [B, h, R*T, S] | None)."""
+        q = self.query(x).unflatten(-1, (self.heads, -1))                              # [B, R*T, h, Dh]
         k, v = memory_kv
-        y, weights = attend(q, k, v, need_weights=need_weights)
-        return self.out(y.transpose(1, 2).flatten(2)), weights
+        if k.dim() == 3:
+            y, weights = self._attend_memory(q, k, need_weights)
+        else:
+            y, weights = attend(q.transpose(1, 2), k, v, need_weights=need_weights)
+            y = y.transpose(1, 2)
+        return self.out(y.flatten(2)), weights
+
+    def carry_back(self, q: Tensor) -> Tensor:
+        """q [..., h, Dh] -> [..., h, D]: times memory it gives what q gives times the keys.
+
+        Up to the key's bias, which adds the same to every token's score and so changes no weight.
+        """
+        return torch.einsum("...hk,hkd->...hd", q, self.key.weight.unflatten(0, (self.heads, -1)))
+
+    def _attend_memory(self, q: Tensor, memory: Tensor, need_weights: bool):
+        """q [B, T, h, Dh], memory [B, S, D] -> (y [B, T, h, Dh], weights [B, h, T, S] | None)."""
+        T, h, Dh = q.shape[1:]
+        k = memory[:, None]
+        y, weights = attend(self.carry_back(q).flatten(1, 2)[:, None], k, k, scale=1 / math.sqrt(Dh),
+                            need_weights=need_weights)                                 # [B, 1, T*h, D]
+        value = self.value.weight.unflatten(0, (h, Dh)), self.value.bias.unflatten(0, (h, Dh))
+        y = torch.einsum("bthd,hkd->bthk", y[:, 0].unflatten(1, (T, h)), value[0]) + value[1]
+        return y, None if weights is None else weights[:, 0].unflatten(1, (T, h)).transpose(1, 2)

@@ -38,13 +38,17 @@ def scale_map(values: Tensor, size: tuple[int, int], mode: str = "nearest") -> T
 
 
 def seen_part(picture: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> Image.Image:
-    """The square of the original picture that the encoder saw; attention maps lie exactly over it.
+    """The part of the original picture that the encoder saw; attention maps lie exactly over it.
 
-    Args: side: scale it to side x side pixels; default: the box's own size.
+    In the picture's own proportions, also where the encoder was given it squeezed into a square.
+
+    Args: side: scale its longer side to this many pixels; default: the part's own size.
     """
     box = preprocessing.picture_box(picture.size)
-    side = side or max(1, round(max(box[2] - box[0], box[3] - box[1])))
-    return picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = side / max(width, height) if side else 1.0
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
 def dim_dropped(picture: Image.Image, kept: Tensor, grid: tuple[int, int], strength: float = 0.82) -> Image.Image:

@@ -91,12 +91,16 @@ class Captioner(nn.Module):
 
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
-        """Args: encoder: one built already (with pretrained weights, say); else a fresh one by config's name."""
+        """Args:
+            encoder: one built already (with pretrained weights, say); else a fresh one by config's name.
+            preprocessing: what the encoder is given; None: as it was pretrained.
+        """
         super().__init__()
         keep_count(1, config.prune_ratio), check_scorer(config.scorer)
         self.config, self.vocabulary = config, vocabulary
         self.encoder = encoder or build_encoder(config.encoder, image_size=config.image_size)
-        self.preprocessing = preprocessing or self.encoder.preprocessing
+        if preprocessing is not None:
+            self.encoder.preprocessing = preprocessing
         self.projection = Projection(self.encoder.channels, config.d_model)
         self.decoder = Decoder(len(vocabulary), d_model=config.d_model, layers=config.layers, heads=config.heads,
                                ffn=config.ffn, dropout=config.dropout, max_length=config.max_length,
@@ -110,6 +114,11 @@ class Captioner(nn.Module):
         if self.config.frozen_encoder:
             self.encoder.eval()  # batch-norm statistics and dropout stay as they were
         return self
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes the encoder's input."""
+        return self.encoder.preprocessing
 
     @property
     def device(self) -> torch.device:
@@ -130,11 +139,10 @@ class Captioner(nn.Module):
         meets the normalised features directly, so no key is projected for a token that will be dropped.
         """
         attention = self.decoder.layers[0].cross_attention
-        query = self.decoder.first_query()                                       # [h, Dh]
-        key = attention.key.weight.unflatten(0, query.shape)                     # [h, Dh, D]
-        query = torch.einsum("hk,hkd->hd", query, key) @ self.projection.linear.weight  # [h, C]
-        return pilot_score(self.projection.norm(tokens.sequence), query / math.sqrt(key.shape[1]),
-                           tokens.prefix_count)
+        query = self.decoder.first_query()                                              # [h, Dh]
+        scale = 1 / math.sqrt(query.shape[1])
+        query = attention.carry_back(query) @ self.projection.linear.weight             # [h, C]
+        return pilot_score(self.projection.norm(tokens.sequence), query * scale, tokens.prefix_count)
 
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
               generator: torch.Generator | None = None) -> VisualTokens:

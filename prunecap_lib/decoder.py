@@ -116,9 +116,9 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.words.weight
         nn.init.zeros_(self.output.bias)
 
-    def project_memory(self, memory: Tensor) -> MemoryKV:
-        """memory [B, S, D] -> each layer's keys and values, once a picture."""
-        return [layer.cross_attention.project_memory(memory) for layer in self.layers]
+    def project_memory(self, memory: Tensor, looks: int | None = None) -> MemoryKV:
+        """memory [B, S, D] -> each layer's keys and values, once a picture; ``looks``: see CrossAttention."""
+        return [layer.cross_attention.project_memory(memory, looks) for layer in self.layers]
 
     def forward(self, ids: Tensor, memory: Tensor, *, at: Tensor | None = None, need_weights: bool = False):
         """Teacher forcing.

@@ -43,7 +43,8 @@ def _check_length(decoder: Decoder, max_length: int) -> None:
 def _next_log_probs(decoder: Decoder, words: Tensor, memory_kv, cache: KVCache) -> Tensor:
     """[B, R] -> [B, R, V]; words that no caption holds get -inf."""
     logits = decoder.step(words, memory_kv, cache).float()
-    logits[..., NEVER_WRITTEN] = float("-inf")
+    for word in NEVER_WRITTEN:
+        logits[..., word] = float("-inf")
     return logits.log_softmax(dim=-1)
 
 
@@ -77,7 +78,7 @@ def greedy(decoder: Decoder, memory: Tensor, *, max_length: int = 20) -> Written
     B, device = len(memory), memory.device
     ids = torch.full((B, max_length), PAD, device=device)
     log_prob = torch.zeros(B, device=device)
-    todo = _Open(decoder.project_memory(memory), KVCache(1, max_length), B, device)
+    todo = _Open(decoder.project_memory(memory, max_length), KVCache(1, max_length), B, device)
     words = torch.full((B, 1), BOS, device=device)
     finished = torch.zeros(B, dtype=torch.bool, device=device)
     for t in range(max_length):
@@ -116,7 +117,7 @@ def beam(decoder: Decoder, memory: Tensor, *, beam_size: int = 5, max_length: in
     log_prob = torch.full((B, R), float("-inf"), device=device)
     log_prob[:, 0] = 0.0  # all beams start alike: only the first may branch
     out_ids, out_log_prob = ids.clone(), log_prob.clone()
-    todo = _Open(decoder.project_memory(memory), KVCache(R, max_length), B, device)
+    todo = _Open(decoder.project_memory(memory, R * max_length), KVCache(R, max_length), B, device)
     words = torch.full((B, R), BOS, device=device)
     finished = torch.zeros(B, R, dtype=torch.bool, device=device)
     stand_still = torch.full((V,), float("-inf"), device=device)

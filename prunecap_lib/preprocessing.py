@@ -12,7 +12,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +158,10 @@ class Preprocessing:
                              "build the encoder with one image_size")
         return cls(height, data_config["mean"], data_config["std"], data_config["interpolation"],
                    data_config.get("crop_pct", 0.875), data_config.get("crop_mode", "center"))
+
+    def whole(self) -> Preprocessing:
+        """The same, but all of the picture is seen: nothing is cut off, both sides are scaled to the square."""
+        return replace(self, crop_pct=1.0, crop_mode="squash")
 
     def picture_box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The part of a picture of ``size`` (width, height) that the encoder sees: left, top, right, bottom.

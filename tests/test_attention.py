@@ -41,6 +41,29 @@ def test_cross_attention_equals_torch():
     torch.testing.assert_close(y, theirs(x, memory, memory)[0], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [1, 3])
+def test_few_looks_need_no_projected_memory(heads):
+    layer = CrossAttention(24, heads)
+    x, memory = torch.randn(2, 5, 24), torch.randn(2, 19, 24)
+    plain, few = layer.project_memory(memory), layer.project_memory(memory, looks=5)
+    assert few[0] is memory and plain[0].shape == (2, heads, 19, 24 // heads)
+    for need_weights in (False, True):
+        expected, same = layer(x, plain, need_weights=need_weights), layer(x, few, need_weights=need_weights)
+        torch.testing.assert_close(same, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("S, D, heads", [(64, 128, 4), (197, 512, 4), (49, 256, 8)])
+def test_memory_stays_unprojected_while_that_takes_fewer_multiplications(S, D, heads):
+    """Counted here by hand: a product of [a, b] and [b, c] takes a * b * c of them."""
+    layer, memory, width = CrossAttention(D, heads), torch.empty(1, S, D, device="meta"), D // heads
+    projected, a_look = 2 * S * D * D, heads * 2 * S * width
+    a_carried_look = heads * (2 * width * D + 2 * S * D)
+    turn = next(looks for looks in range(1, 2000) if looks * a_carried_look >= projected + looks * a_look)
+    assert 1 < turn < 1999
+    assert layer.to("meta").project_memory(memory, looks=turn - 1)[0] is memory
+    assert layer.project_memory(memory, looks=turn)[0].dim() == 4
+
+
 def test_explicit_and_fused_attention_agree():
     q, k, v = torch.randn(3, 2, 4, 6, 8).unbind(0)
     mask = causal_mask(6)

@@ -40,6 +40,7 @@ def test_picture_box_is_the_part_seen():
     assert plain.picture_box((128, 64)) == (32, 0, 96, 64)
     assert Preprocessing(64, crop_pct=0.5).picture_box((256, 256)) == (64, 64, 192, 192)
     assert Preprocessing(64, crop_mode="squash").picture_box((300, 100)) == (0, 0, 300, 100)
+    assert Preprocessing(64, crop_pct=0.5).whole().picture_box((300, 100)) == (0, 0, 300, 100)
     picture = Image.new("RGB", (200, 100), "black")
     picture.paste("red", (50, 0, 150, 100))  # exactly the centre square
     assert plain.to_uint8(picture)[0].float().mean() > 253

@@ -25,8 +25,8 @@ from prunecap_lib.reports import evaluate, provenance, write_json
 SCENES = dict(dataset="scenes", limit=24_000, epochs=4, batch_size=64, lr=1e-3, dropout=0.0, d_model=128, ffn=512,
               captions_per_image=2)
 PHOTOS = dict(dataset="flickr8k", freeze_encoder=True, cache_features=True, d_model=256, layers=2, heads=4, ffn=1024,
-              dropout=0.2, label_smoothing=0.1, batch_size=64, epochs=8, lr=1.5e-3, min_count=5,
-              max_words=20, val_limit=1000)
+              dropout=0.2, label_smoothing=0.1, batch_size=64, epochs=12, lr=2e-3, min_count=5,
+              max_words=20, val_limit=1000, view="whole")
 RUNS = {
     "scenes-vit": TrainConfig(encoder="vit", encoder_weights="runs/vit-encoder.safetensors", out="runs/scenes-vit",
                                **SCENES),

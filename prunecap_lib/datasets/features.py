@@ -114,10 +114,12 @@ class FeatureCache:
 
 
 def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module) -> Path:
-    """data/features/<dataset>-<split>-<encoder>-<size>."""
+    """data/features/<dataset>-<split>-<encoder>-<size>, and "-whole" where nothing is cut off."""
     from ..checkpoint import data_folder
 
-    name = f"{dataset.name}-{dataset.split}-{encoder.name}-{encoder.preprocessing.image_size}"
+    preprocessing = encoder.preprocessing
+    whole = "-whole" if preprocessing == preprocessing.whole() else ""
+    name = f"{dataset.name}-{dataset.split}-{encoder.name}-{preprocessing.image_size}{whole}"
     return data_folder() / "features" / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 

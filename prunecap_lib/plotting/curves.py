@@ -45,15 +45,16 @@ def plot_training(histories: Mapping[str, Sequence[dict]], *, window: int = 9):
 
 def plot_sweep(sweeps: Mapping[str, Mapping[str, Sequence[dict]]], *, metric: str = "CIDEr",
                ylabel: str = "CIDEr-D"):
-    """Quality over prune ratio, one panel a model, one line a scorer; returns the figure.
+    """Quality over prune ratio, one panel a model below the other, one line a scorer; returns the figure.
 
     Args:
         sweeps: model -> scorer -> points ``{"prune_ratio", metric, f"{metric}_interval": (low, high)}``.
     """
     with style() as plt:
-        fig, axes = plt.subplots(1, len(sweeps), figsize=(4.6 * len(sweeps), 3.9), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(len(sweeps), 1, figsize=(6.2, 3.7 * len(sweeps)), sharex=True, sharey=True,
+                                 squeeze=False)
         labels = []
-        for ax, (model, scorers) in zip(axes[0], sweeps.items(), strict=True):
+        for ax, (model, scorers) in zip(axes[:, 0], sweeps.items(), strict=True):
             ends = []
             for place, (scorer, points) in enumerate(scorers.items()):
                 colour = COLOURS.get(scorer, PALETTE[place % len(PALETTE)])
@@ -65,9 +66,9 @@ def plot_sweep(sweeps: Mapping[str, Mapping[str, Sequence[dict]]], *, metric: st
                     low, high = zip(*intervals, strict=True)
                     ax.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
                 ends.append((x[-1], y[-1], scorer, colour))
-            ax.set(xlabel="tokens removed (%)", title=model)
+            ax.set(ylabel=ylabel, title=model)
             labels.append((ax, ends))
-        axes[0, 0].set_ylabel(ylabel)
+        axes[-1, 0].set_xlabel("tokens removed (%)")
         for ax, ends in labels:  # the panels share one y axis: names are placed when all lines are drawn
             label_lines(ax, ends)
         return fig

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..attention_maps import dim_dropped, mean_map, scale_map, seen_part
@@ -56,11 +56,11 @@ def show_map(ax, picture: Image.Image, values: Tensor, title: str = "", *, highe
 
 
 def draw_pruning(pictures: Sequence[Image.Image], captions: Sequence[Caption], titles: Sequence[str] | None = None):
-    """Each picture (already the encoder's square) before and after pruning; returns the figure."""
+    """Each picture (as ``seen_part`` cuts it) before and after pruning; returns the figure."""
     with style() as plt:
         fig, axes = plt.subplots(2, len(pictures), figsize=(2.6 * len(pictures), 5.4), squeeze=False)
         for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-            picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            picture = ImageOps.contain(picture, (SIDE, SIDE))
             show_picture(axes[0, column], picture, titles[column] if titles else "before", grid=caption.grid)
             show_picture(axes[1, column], dim_dropped(picture, caption.kept, caption.grid),
                          f"after: {len(caption.kept)} of {caption.grid[0] * caption.grid[1]} tokens")
@@ -68,8 +68,8 @@ def draw_pruning(pictures: Sequence[Image.Image], captions: Sequence[Caption], t
 
 
 def draw_kept(picture: Image.Image, kept: Mapping[str, Tensor], grid: tuple[int, int], *, columns: int = 4):
-    """One picture (already the encoder's square) under several scores: name -> kept cells [K]; returns the figure."""
-    picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    """One picture (as ``seen_part`` cuts it) under several scores: name -> kept cells [K]; returns the figure."""
+    picture = ImageOps.contain(picture, (SIDE, SIDE))
     columns = min(columns, 1 + len(kept))
     rows = math.ceil((1 + len(kept)) / columns)
     with style() as plt:

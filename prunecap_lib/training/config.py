@@ -29,6 +29,9 @@ class TrainConfig:
     """Pretrained weights: a safetensors file, 'timm' to download, or 'package' for a Python package's."""
     image_size: int | None = None
     """Side of the square picture in pixels; default: the encoder's own."""
+    view: Literal["middle", "whole"] = "middle"
+    """What the encoder sees of a picture: its middle, cut out as in the encoder's own training, or the whole
+    picture, squeezed into the square."""
     freeze_encoder: bool = False
     """Do not train the encoder."""
     cache_features: bool = False

@@ -70,7 +70,9 @@ def new_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
             state_dict = load_state_dict_file(path)
     encoder = build_encoder(config.encoder, image_size=config.image_size, state_dict=state_dict,
                             pretrained=config.encoder_weights == "timm")
-    return Captioner(config.captioner_config(encoder.image_size), vocabulary, encoder=encoder)
+    preprocessing = encoder.preprocessing.whole() if config.view == "whole" else None
+    return Captioner(config.captioner_config(encoder.image_size), vocabulary, encoder=encoder,
+                     preprocessing=preprocessing)
 
 
 def train(config: TrainConfig) -> TrainResult:

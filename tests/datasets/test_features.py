@@ -250,3 +250,5 @@ def test_default_folder(toy, monkeypatch, tmp_path):
     toy.name = "tf_efficientnet_lite0@last_stage"
     folder = default_folder(Pictures(), toy)
     assert folder == tmp_path / "features" / "toy-train-tf_efficientnet_lite0_last_stage-16"
+    toy.preprocessing = Preprocessing(16, crop_pct=0.875).whole()
+    assert default_folder(Pictures(), toy).name.endswith("-16-whole")

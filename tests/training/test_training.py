@@ -144,6 +144,19 @@ def test_impossible_settings_are_refused(tmp_path, changes, says):
         tiny(tmp_path, **changes)
 
 
+def test_view_whole_is_seen_in_training_and_after_loading(tmp_path):
+    """tf_efficientnet_lite0 would see the middle 87.5% of each side."""
+    config = tiny(tmp_path, encoder="tf_efficientnet_lite0", image_size=32, freeze_encoder=True, cache_features=True,
+                  epochs=1)
+    for view, seen in (("middle", (1.8, 1.8, 30.2, 30.2)), ("whole", (0, 0, 32, 32))):
+        captioner = new_captioner(replace(config, view=view), [["a cat"]])
+        captioner.save(tmp_path / view)
+        for one in (captioner, Captioner.load(tmp_path / view)):
+            box = one.encoder.preprocessing.picture_box((32, 32))
+            assert one.preprocessing is one.encoder.preprocessing  # what feature caches go by
+            assert all(abs(a - b) < 0.1 for a, b in zip(box, seen, strict=True)), view
+
+
 def test_batches_give_each_picture_once_and_its_own_captions(tmp_path):
     config = tiny(tmp_path)
     dataset = open_split(config, "train", config.limit)

@@ -91,10 +91,12 @@ def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preproce
     picture = seen_part(picture, preprocessing, SIDE)
     H, W = caption.grid
     words = [word.replace("<eos>", "(end)") for word in caption.words]
-    rows = 1 + math.ceil(len(words) / columns)
+    rows = math.ceil(len(words) / columns)
+    width, shape = 2.1 * columns, picture.height / picture.width
+    heights = width / 3 * shape + 1.0, rows * (width / columns * shape + 0.4)  # inches, titles included
     with style() as plt:
-        fig = plt.figure(figsize=(2.1 * columns, 2.5 * rows + 1.5))
-        top, bottom = fig.subfigures(2, 1, height_ratios=[1.45, rows - 1])
+        fig = plt.figure(figsize=(width, sum(heights)))
+        top, bottom = fig.subfigures(2, 1, height_ratios=heights)
         axes = top.subplots(1, 3)
         show_picture(axes[0], picture, "what the encoder sees", grid=caption.grid)
         show_picture(axes[1], dim_dropped(picture, caption.kept, caption.grid),
@@ -102,7 +104,7 @@ def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preproce
         show_map(axes[2], picture, mean_map(caption.attention), "mean attention of all words")
         top.suptitle(f"“{caption.text}”   log p = {caption.log_prob:.2f}", fontsize=13)
         highest = float(caption.attention.flatten().quantile(0.98))
-        for ax, word, values in zip(axes_of(bottom, rows - 1, columns), words, caption.attention, strict=False):
+        for ax, word, values in zip(axes_of(bottom, rows, columns), words, caption.attention, strict=False):
             show_map(ax, picture, values, word, highest=highest)
         return fig
 

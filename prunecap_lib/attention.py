@@ -21,7 +21,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *,
 
     Args:
         q: [B, h, T, Dh]. k, v: [B, h, S, Dh].
-        mask: broadcastable to [B, h, T, S], True = may attend.
+        mask: broadcastable to [B, h, T, S]: boolean, True = may attend; or float, added to the scores.
         need_weights: also return the weights [B, h, T, S].
 
     The fused kernel never holds the weights, so asking for them costs the explicit product. The explicit
@@ -32,7 +32,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *,
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), None
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(dim=-1)
     return weights.to(v.dtype) @ v, weights if need_weights else None
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
-from .base import Encoder, Mlp, init_weights
+from .base import Conv, Encoder, Mlp, init_weights
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,6 @@ class ConvNeXtConfig:
     def grid(self) -> tuple[int, int]:
         side = self.image_size // self.patch if self.stem_channels is None else -(-self.image_size // 4)
         return (side // 2 ** (len(self.depths) - 1),) * 2
-
-
-class Conv(nn.Conv2d):
-    """A convolution on a channels-last map: [B, H, W, C] -> [B, H', W', C']."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class Block(nn.Module):

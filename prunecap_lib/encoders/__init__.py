@@ -40,7 +40,7 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
 
     Args:
         name: "vit" or "convnext", our own small ones (64 px), or an architecture of timm's. ViTs and
-            ConvNeXts (V1) are built from our readable code, with timm's keys. What has a part that our code
+            ConvNeXts (V1 and V2) are built from our readable code, with timm's keys. What has a part that our code
             lacks, and every other architecture, comes through ``TimmAdapter``, and so does "...@last_stage".
         image_size: side of the pictures in pixels; None takes the name's own.
         state_dict: weights under timm's keys, of this image_size.

@@ -117,7 +117,9 @@ def vit_config(model: nn.Module, image_size: int) -> ViTConfig | None:
 
 
 def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
-    """What timm's ConvNeXt ``model`` is made of."""
+    """What timm's ConvNeXt ``model``, V1 or V2, is made of."""
+    from timm import layers
+
     block = model.stages[0].blocks[0]
     activation = activation_of(block.mlp.act)
     if activation is None or not isinstance(block.norm, nn.LayerNorm):
@@ -134,4 +136,5 @@ def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
         stem_channels=first.out_channels if overlapping else None,
         kernel=block.conv_dw.kernel_size[0],
         layer_scale=None if block.gamma is None else 1e-6,  # timm keeps no record of its start value
+        grn=isinstance(block.mlp, layers.GlobalResponseNormMlp),
         final_norm=isinstance(model.norm_pre, nn.LayerNorm), norm_eps=block.norm.eps, activation=activation)

@@ -27,11 +27,14 @@ CONVNEXTS = [
     ("convnext_atto", 64), ("convnext_atto_ols", 64), ("convnext_femto", 96), ("convnext_pico", 64),
     ("convnext_nano", 64), ("convnext_nano_ols", 64), ("convnext_tiny", 64), ("convnext_tiny_hnf", 64),
     ("convnext_small", 32), ("convnext_base", 32), ("convnext_atto", 100), ("convnext_atto_ols", 100),
+    ("convnextv2_atto", 64), ("convnextv2_atto", 100), ("convnextv2_femto", 64), ("convnextv2_femto", 100),
+    ("convnextv2_pico", 64), ("convnextv2_pico", 100), ("convnextv2_nano", 64), ("convnextv2_nano", 100),
+    ("convnextv2_tiny", 64), ("convnextv2_tiny", 100),
 ]
 ADAPTED = [  # other architectures, and relatives with a part that our code does not carry
     ("resnet10t", 64), ("tf_efficientnet_lite0", 64), ("swin_tiny_patch4_window7_224", 224),
-    ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnextv2_atto", 64),
-    ("convnext_atto_rms", 64), ("deit_tiny_distilled_patch16_224", 64), ("vit_base_patch16_rpn_224", 32),
+    ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnext_atto_rms", 64),
+    ("deit_tiny_distilled_patch16_224", 64), ("vit_base_patch16_rpn_224", 32),
 ]
 
 

@@ -118,7 +118,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """x + Attention(LN(x)), then x + MLP(LN(x)): a Transformer's block."""
+    """x + Attention(LN(x)), then x + MLP(LN(x)): ViT's block and Swin's, which differ in their attention."""
 
     def __init__(self, attn: Attention, channels: int, hidden: int, *, norm_eps: float, activation: str,
                  layer_scale: float | None = None):

@@ -100,6 +100,7 @@ def test_wrong_pictures(name, shape):
     (dict(name="vit", image_size=4), "too small for one token; give at least 8"),
     (dict(name="vit_tiny_patch16_224", image_size=15), "too small for one token; give at least 16"),
     (dict(name="convnext_atto", image_size=31), "too small for one token; give at least 32"),
+    (dict(name="swin_tiny_patch4_window7_224", image_size=3), "too small for one token; give at least 32"),
     (dict(name="coatnet_pico_rw_224", image_size=1), "image_size 1"),
     (dict(name="vit", image_size=0), "image_size is 0"),
     (dict(name="vit", schedule={3: 0.5}), "schedule"),

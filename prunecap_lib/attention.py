@@ -21,7 +21,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale
 
     Args:
         q: [B, h, T, Dh]. k, v: [B, h, S, Dh].
-        mask: broadcastable to [B, h, T, S], True = may attend.
+        mask: broadcastable to [B, h, T, S]: boolean, True = may attend; or float, added to the scores.
         scale: of the products; by default 1 / sqrt(Dh).
         need_weights: also return the weights [B, h, T, S].
 
@@ -33,7 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale), None
     scores = q @ k.transpose(-2, -1) * (scale or 1 / math.sqrt(q.shape[-1]))
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(dim=-1)
     return weights.to(v.dtype) @ v, weights if need_weights else None
 

@@ -31,6 +31,16 @@ def test_self_attention_equals_torch(pair, need_weights):
         torch.testing.assert_close(weights, expected_weights, atol=1e-6, rtol=1e-5)
 
 
+def test_a_float_mask_is_added_to_the_scores():
+    q, k, v, bias = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8), torch.randn(1, 3, 5, 7)
+    expected = (q @ k.transpose(-2, -1) / 8**0.5 + bias).softmax(-1)
+    fused, _ = attend(q, k, v, bias)
+    explicit, weights = attend(q, k, v, bias, need_weights=True)
+    torch.testing.assert_close(weights, expected)
+    for y in (fused, explicit):
+        torch.testing.assert_close(y, expected @ v, atol=1e-6, rtol=1e-5)
+
+
 def test_cross_attention_equals_torch():
     ours, theirs = CrossAttention(24, 3), nn.MultiheadAttention(24, 3, batch_first=True)
     theirs.in_proj_weight.data = torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]).data

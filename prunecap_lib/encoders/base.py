@@ -1,15 +1,18 @@
 """What do all encoders share? What they tell about themselves, and the few layers they have in common.
 
-Shapes: B pictures, N = H * W visual tokens, P prefix tokens, C channels, S side of the picture in pixels.
+Shapes: B pictures, N = H * W visual tokens, P prefix tokens, T tokens that look at each other, C channels,
+h heads, Dh = C / h, S side of the picture in pixels.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attention import attend
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
@@ -66,6 +69,13 @@ class Encoder(nn.Module):
                           "'pilot', 'grid', 'random', 'norm_largest' or 'norm_smallest'")
 
 
+class Conv(nn.Conv2d):
+    """A convolution on a channels-last map: [B, H, W, C] -> [B, H', W', C']."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
 class Mlp(nn.Module):
     """Two matrices with an activation between them, on the last axis: [..., C] -> [..., C]."""
 
@@ -79,8 +89,55 @@ class Mlp(nn.Module):
         return self.fc2(self.activation(self.fc1(x)))
 
 
+class Attention(nn.Module):
+    """Every token looks at every token, h times side by side."""
+
+    def __init__(self, channels: int, heads: int, qkv_bias: bool = True, projection_bias: bool = True):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels, bias=projection_bias)
+
+    def forward(self, x: Tensor, need_weights: bool = False,
+                mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
+        y, weights = attend(q, k, v, mask, need_weights=need_weights)
+        return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
+
+
+class LayerScale(nn.Module):
+    """One learned factor per channel."""
+
+    def __init__(self, channels: int, start: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """x + Attention(LN(x)), then x + MLP(LN(x)): ViT's block and Swin's, which differ in their attention."""
+
+    def __init__(self, attn: Attention, channels: int, hidden: int, *, norm_eps: float, activation: str,
+                 layer_scale: float | None = None):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=norm_eps)
+        self.attn = attn
+        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
+        self.norm2 = nn.LayerNorm(channels, eps=norm_eps)
+        self.mlp = Mlp(channels, hidden, activation)
+        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
+
+    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        y, weights = self.attn(self.norm1(x), need_weights)
+        x = x + self.ls1(y)
+        return x + self.ls2(self.mlp(self.norm2(x))), weights
+
+
 def init_weights(module: nn.Module) -> None:
-    """Normal weights cut at two, of deviation 0.02, and zero biases: what ViT and ConvNeXt start from."""
+    """Normal weights cut at two, of deviation 0.02, and zero biases: what all our encoders start from."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,6 +1,7 @@
 """How does a ConvNeXt see? Convolutions over ever coarser maps, built like a Transformer's blocks.
 
-Liu et al. 2022, "A ConvNet for the 2020s" (V1). Parameters carry timm's names, so that timm's weights fit.
+Liu et al. 2022, "A ConvNet for the 2020s" (V1); Woo et al. 2023, "ConvNeXt V2", which lets the channels compete.
+Parameters carry timm's names, so that timm's weights fit.
 
 Maps are [B, H, W, C] all the way: LayerNorm and the MLP work on the last axis, and a convolution takes the
 permuted view, which is torch's channels-last format, without a copy. (The other layout, [B, C, H, W] with 1x1
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
-from .base import Encoder, Mlp, init_weights
+from .base import Conv, Encoder, Mlp, init_weights
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class ConvNeXtConfig:
     """Width between two overlapping stride-2 convolutions that replace the patch stem; None: patches."""
     kernel: int = 7
     layer_scale: float | None = 1e-6
-    """Start value of a factor per channel on each residual branch; None: no factor."""
+    """Start value of a factor per channel on each residual branch; None: no factor (V2)."""
+    grn: bool = False
+    """Global response normalization inside the MLP (V2)."""
     final_norm: bool = False
     """LayerNorm on the last map (most ConvNeXts normalize only after pooling, in the classifier)."""
     norm_eps: float = 1e-6
@@ -50,11 +53,34 @@ class ConvNeXtConfig:
         return (side // 2 ** (len(self.depths) - 1),) * 2
 
 
-class Conv(nn.Conv2d):
-    """A convolution on a channels-last map: [B, H, W, C] -> [B, H', W', C']."""
+class GlobalResponseNorm(nn.Module):
+    """A channel that is strong on this map, compared with the others, is made stronger (Woo et al. 2023).
+
+        y_c = x_c + weight_c * x_c * ||x_c|| / mean_c' ||x_c'|| + bias_c,    ||.|| over the whole map
+
+    Weights start at zero: at first it changes nothing.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
+        strength = x.norm(dim=(1, 2), keepdim=True)  # [B, 1, 1, C]
+        share = strength / (strength.mean(dim=-1, keepdim=True) + 1e-6)
+        return x + self.weight * (x * share) + self.bias
+
+
+class GrnMlp(Mlp):
+    """The MLP of V2: channels compete where it is widest."""
+
+    def __init__(self, channels: int, hidden: int, activation: str = "gelu"):
+        super().__init__(channels, hidden, activation)
+        self.grn = GlobalResponseNorm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.fc2(self.grn(self.activation(self.fc1(x))))
 
 
 class Block(nn.Module):
@@ -64,7 +90,7 @@ class Block(nn.Module):
         super().__init__()
         self.conv_dw = Conv(channels, channels, config.kernel, padding=config.kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=config.norm_eps)
-        self.mlp = Mlp(channels, 4 * channels, config.activation)
+        self.mlp = (GrnMlp if config.grn else Mlp)(channels, 4 * channels, config.activation)
         scale = config.layer_scale
         self.gamma = None if scale is None else nn.Parameter(torch.full((channels,), scale))
 

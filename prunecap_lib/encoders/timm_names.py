@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from .base import ACTIVATIONS, Encoder
 from .convnext import ConvNeXt, ConvNeXtConfig
+from .swin import Swin, SwinConfig
 from .vit import ViT, ViTConfig
 
 
@@ -52,24 +53,23 @@ def readable_encoder(name: str, model: nn.Module, image_size: int | None, initia
     ``initialize=False`` leaves its parameters unset, for weights to be loaded: drawing random ones for a
     base-size model takes a second.
     """
-    from timm.models import convnext, vision_transformer
+    from timm.models import convnext, swin_transformer, vision_transformer
 
-    preprocessing = preprocessing_of(model, image_size)
-    size = preprocessing.image_size
-    if type(model) is vision_transformer.VisionTransformer:
-        config, build = vit_config(model, size), ViT
-    elif type(model) is convnext.ConvNeXt:
-        config, build = convnext_config(model, size), ConvNeXt
-    else:
+    ours = {vision_transformer.VisionTransformer: (vit_config, ViT), convnext.ConvNeXt: (convnext_config, ConvNeXt),
+            swin_transformer.SwinTransformer: (swin_config, Swin)}
+    if type(model) not in ours:
         return None
+    read_config, build = ours[type(model)]
+    preprocessing = preprocessing_of(model, image_size)
+    config = read_config(model, preprocessing.image_size)
     if config is None:
         return None
     with torch.device("meta"):
-        ours = build(config, name=name, preprocessing=preprocessing)
-    if not same_parameters(ours, model):
+        outline = build(config, name=name, preprocessing=preprocessing)
+    if not same_parameters(outline, model):
         return None
     if not initialize:
-        return ours.to_empty(device="cpu")
+        return outline.to_empty(device="cpu")
     return build(config, name=name, preprocessing=preprocessing)
 
 
@@ -117,7 +117,9 @@ def vit_config(model: nn.Module, image_size: int) -> ViTConfig | None:
 
 
 def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
-    """What timm's ConvNeXt ``model`` is made of."""
+    """What timm's ConvNeXt ``model``, V1 or V2, is made of."""
+    from timm import layers
+
     block = model.stages[0].blocks[0]
     activation = activation_of(block.mlp.act)
     if activation is None or not isinstance(block.norm, nn.LayerNorm):
@@ -134,4 +136,19 @@ def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
         stem_channels=first.out_channels if overlapping else None,
         kernel=block.conv_dw.kernel_size[0],
         layer_scale=None if block.gamma is None else 1e-6,  # timm keeps no record of its start value
+        grn=isinstance(block.mlp, layers.GlobalResponseNormMlp),
         final_norm=isinstance(model.norm_pre, nn.LayerNorm), norm_eps=block.norm.eps, activation=activation)
+
+
+def swin_config(model: nn.Module, image_size: int) -> SwinConfig | None:
+    """What timm's SwinTransformer ``model`` is made of. Its windows are cut to its maps already."""
+    blocks = [stage.blocks[0] for stage in model.layers]
+    activation = activation_of(blocks[0].mlp.act)
+    square = all(block.window_size[0] == block.window_size[1] for block in blocks)
+    if activation is None or not square or blocks[0].always_partition or not isinstance(model.norm, nn.LayerNorm):
+        return None
+    return SwinConfig(
+        image_size=image_size, depths=tuple(len(stage.blocks) for stage in model.layers),
+        channels=tuple(block.dim for block in blocks), heads=tuple(block.attn.num_heads for block in blocks),
+        windows=tuple(block.window_size[0] for block in blocks), patch=model.patch_embed.patch_size[0],
+        norm_eps=model.norm.eps, activation=activation)

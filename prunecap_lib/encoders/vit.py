@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attention import attend
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
-from .base import Encoder, Mlp, init_weights
+from .base import Attention, Block, Encoder, init_weights
 
 
 @dataclass(frozen=True)
@@ -66,52 +65,6 @@ class PatchEmbedding(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)  # [B, 3, S, S] -> [B, C, H, W] -> [B, N, C]
 
 
-class Attention(nn.Module):
-    """Every token looks at every token, h times side by side."""
-
-    def __init__(self, config: ViTConfig):
-        super().__init__()
-        self.heads = config.heads
-        self.qkv = nn.Linear(config.channels, 3 * config.channels, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.channels, config.channels, bias=config.projection_bias)
-
-    def forward(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
-        y, weights = attend(q, k, v, need_weights=need_weights)
-        return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
-
-
-class LayerScale(nn.Module):
-    """One learned factor per channel."""
-
-    def __init__(self, channels: int, start: float):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((channels,), start))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
-
-
-class Block(nn.Module):
-    """x + Attention(LN(x)), then x + MLP(LN(x))."""
-
-    def __init__(self, config: ViTConfig):
-        super().__init__()
-        C, scale = config.channels, config.layer_scale
-        self.norm1 = nn.LayerNorm(C, eps=config.norm_eps)
-        self.attn = Attention(config)
-        self.ls1 = nn.Identity() if scale is None else LayerScale(C, scale)
-        self.norm2 = nn.LayerNorm(C, eps=config.norm_eps)
-        self.mlp = Mlp(C, config.hidden, config.activation)
-        self.ls2 = nn.Identity() if scale is None else LayerScale(C, scale)
-
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        y, weights = self.attn(self.norm1(x), need_weights)
-        x = x + self.ls1(y)
-        return x + self.ls2(self.mlp(self.norm2(x))), weights
-
-
 class ViT(Encoder):
     """Vision Transformer without its classifier.
 
@@ -134,7 +87,10 @@ class ViT(Encoder):
         positions = N + (config.prefix_tokens if config.prefix_positions else 0)
         self.pos_embed = nn.Parameter(torch.zeros(1, positions, C))
         self.norm_pre = nn.LayerNorm(C, eps=config.norm_eps) if config.pre_norm else nn.Identity()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            Block(Attention(C, config.heads, config.qkv_bias, config.projection_bias), C, config.hidden,
+                  layer_scale=config.layer_scale, norm_eps=config.norm_eps, activation=config.activation)
+            for _ in range(config.depth))
         self.norm = nn.LayerNorm(C, eps=config.norm_eps) if config.final_norm else nn.Identity()
 
         self.apply(init_weights)

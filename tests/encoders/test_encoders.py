@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunecap_lib.encoders import TimmAdapter, ViT, ViTConfig, build_encoder
+from prunecap_lib.encoders import TimmAdapter, ViT, ViTConfig, base, build_encoder
 from prunecap_lib.errors import InputError
 from prunecap_lib.preprocessing import Preprocessing
 
@@ -73,11 +73,9 @@ def test_attention_of_the_last_block(changes):
 
 
 def test_only_the_last_block_leaves_the_fused_kernel(monkeypatch):
-    from prunecap_lib.encoders import vit
-
-    asked, attend = [], vit.attend
-    monkeypatch.setattr(vit, "attend", lambda *args, need_weights, **settings:
-                        asked.append(need_weights) or attend(*args, need_weights=need_weights, **settings))
+    asked, attend = [], base.attend
+    monkeypatch.setattr(base, "attend", lambda *args, need_weights:
+                        asked.append(need_weights) or attend(*args, need_weights=need_weights))
     tiny_vit(depth=3)(torch.randn(1, 3, 32, 32), need_attention=True)
     assert asked == [False, False, True]
 
@@ -102,6 +100,7 @@ def test_wrong_pictures(name, shape):
     (dict(name="vit", image_size=4), "too small for one token; give at least 8"),
     (dict(name="vit_tiny_patch16_224", image_size=15), "too small for one token; give at least 16"),
     (dict(name="convnext_atto", image_size=31), "too small for one token; give at least 32"),
+    (dict(name="swin_tiny_patch4_window7_224", image_size=3), "too small for one token; give at least 32"),
     (dict(name="coatnet_pico_rw_224", image_size=1), "image_size 1"),
     (dict(name="vit", image_size=0), "image_size is 0"),
     (dict(name="vit", schedule={3: 0.5}), "schedule"),

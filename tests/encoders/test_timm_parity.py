@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from prunecap_lib.encoders import ConvNeXt, TimmAdapter, ViT, build_encoder
+from prunecap_lib.encoders import ConvNeXt, Swin, TimmAdapter, ViT, build_encoder
 
 VITS = [  # name, image size
     ("vit_tiny_patch16_224", 64),
@@ -27,11 +27,23 @@ CONVNEXTS = [
     ("convnext_atto", 64), ("convnext_atto_ols", 64), ("convnext_femto", 96), ("convnext_pico", 64),
     ("convnext_nano", 64), ("convnext_nano_ols", 64), ("convnext_tiny", 64), ("convnext_tiny_hnf", 64),
     ("convnext_small", 32), ("convnext_base", 32), ("convnext_atto", 100), ("convnext_atto_ols", 100),
+    ("convnextv2_atto", 64), ("convnextv2_atto", 100), ("convnextv2_femto", 64), ("convnextv2_femto", 100),
+    ("convnextv2_pico", 64), ("convnextv2_pico", 100), ("convnextv2_nano", 64), ("convnextv2_nano", 100),
+    ("convnextv2_tiny", 64), ("convnextv2_tiny", 100),
+]
+SWINS = [  # 56 and 112 are filled by windows of 7; the others need padding, 100 also to halve its odd maps
+    ("swin_tiny_patch4_window7_224", 56), ("swin_tiny_patch4_window7_224", 100),
+    ("swin_small_patch4_window7_224", 64), ("swin_small_patch4_window7_224", 112),
+    ("swin_base_patch4_window7_224", 56), ("swin_base_patch4_window7_224", 64),
+    ("swin_base_patch4_window12_384", 64), ("swin_base_patch4_window12_384", 112),
+    ("swin_s3_tiny_224", 64), ("swin_s3_tiny_224", 100),  # windows of several sizes
+    ("swin_tiny_patch4_window7_224", 20),  # every map is one window, the last a single cell
+    ("swin_tiny_patch4_window7_224", 267),  # shift and padding in every stage, and pixels in no patch
 ]
 ADAPTED = [  # other architectures, and relatives with a part that our code does not carry
-    ("resnet10t", 64), ("tf_efficientnet_lite0", 64), ("swin_tiny_patch4_window7_224", 224),
-    ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnextv2_atto", 64),
-    ("convnext_atto_rms", 64), ("deit_tiny_distilled_patch16_224", 64), ("vit_base_patch16_rpn_224", 32),
+    ("resnet10t", 64), ("tf_efficientnet_lite0", 64), ("swinv2_tiny_window8_256", 64),
+    ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnext_atto_rms", 64),
+    ("deit_tiny_distilled_patch16_224", 64), ("vit_base_patch16_rpn_224", 32),
 ]
 
 
@@ -81,11 +93,17 @@ def test_convnext(name, image_size):
     compare(name, image_size, ConvNeXt)
 
 
+@pytest.mark.parametrize("name, image_size", SWINS)
+def test_swin(name, image_size):
+    compare(name, image_size, Swin)
+
+
 @pytest.mark.parametrize("name, image_size", ADAPTED)
 def test_adapter(name, image_size):
     compare(name, image_size, TimmAdapter)
 
 
-@pytest.mark.parametrize("name, kind", [("vit_tiny_patch16_224", ViT), ("convnext_atto", ConvNeXt)])
+@pytest.mark.parametrize("name, kind", [("vit_tiny_patch16_224", ViT), ("convnext_atto", ConvNeXt),
+                                        ("swin_tiny_patch4_window7_224", Swin)])
 def test_full_size(name, kind):
     compare(name, 224, kind)

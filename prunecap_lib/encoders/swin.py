@@ -1,0 +1,205 @@
+"""How does a Swin Transformer see? Tokens look around inside small windows, and the windows move.
+
+Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (V1). A stem and ever
+coarser maps as in a ConvNeXt, blocks as in a ViT. Parameters carry timm's names, so that timm's weights fit.
+
+Maps are square, [B, H, W, C]. What timm keeps in buffers (which table entry belongs to which pair of cells, which
+cells are apart) is computed where it is used: a few small operations a block, and no state that could be lost.
+
+Shapes: B pictures, S side of the picture, H = W side of a map, w side of a window, nW windows of a map,
+T = w * w cells of a window, N = H * W visual tokens, C channels, h heads.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..preprocessing import Preprocessing
+from ..tokens import VisualTokens
+from .base import Attention, Block, Conv, Encoder, init_weights
+
+APART = -100.0
+"""Added to the score of two cells that may not see each other, in the paper's code: exp(-100) is nothing."""
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """What tells one Swin from another. Each stage after the first halves the map."""
+
+    image_size: int = 224
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    channels: tuple[int, ...] = (96, 192, 384, 768)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    windows: tuple[int, ...] = (7, 7, 7, 7)
+    """Side of a window, stage by stage; a map that is smaller is one window."""
+    patch: int = 4
+    """Side of the patches that the stem cuts."""
+    norm_eps: float = 1e-5
+    activation: str = "gelu"
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Side of the map, stage by stage; halves are rounded up."""
+        return tuple(-(-(self.image_size // self.patch) // 2**i) for i in range(len(self.depths)))
+
+    @property
+    def stride(self) -> int:
+        return self.patch * 2 ** (len(self.depths) - 1)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return (self.sides[-1],) * 2
+
+
+class WindowAttention(Attention):
+    """Every token looks at those of its window, and at each by where it lies from there.
+
+        Attention(Q, K, V) = softmax(Q K^T / sqrt(Dh) + B) V,    B_ij = table[row_i - row_j, column_i - column_j]
+
+    ``shifted`` windows begin half a window further right and down, and so cross the borders of the others. The
+    map is rolled for that: what leaves at the top comes back at the bottom, where it may not see its neighbours.
+    """
+
+    def __init__(self, channels: int, heads: int, *, side: int, window: int, shifted: bool):
+        super().__init__(channels, heads)
+        self.side, self.window = side, min(window, side)
+        self.shift = window // 2 if shifted and side > window else 0
+        self.pad = -side % self.window if side else 0
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * self.window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """x [B, H, W, C] -> (y [B, H, W, C], weights [B * nW, h, T, T] | None)."""
+        bias = self.relative_position_bias()
+        if self.shift:
+            bias = bias + APART * self.apart(x.device)  # [nW, h, T, T]
+            bias = bias.expand(len(x), *bias.shape).flatten(0, 1)
+        y, weights = super().forward(self.to_windows(x), need_weights, bias)
+        return self.from_windows(y), weights
+
+    def to_windows(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B * nW, T, C], with cells of zeros where the last windows reach over the edge.
+
+        As in timm, these are looked at like any other: a map that windows do not fill sees a bit of nothing.
+        """
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), (1, 2))
+        if self.pad:
+            x = F.pad(x, (0, 0, 0, self.pad, 0, self.pad))
+        x = x.unflatten(2, (-1, self.window)).unflatten(1, (-1, self.window))  # [B, H/w, w, W/w, w, C]
+        return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+    def from_windows(self, x: Tensor) -> Tensor:
+        """Back again: [B * nW, T, C] -> [B, H, W, C]."""
+        across = (self.side + self.pad) // self.window
+        x = x.unflatten(1, (self.window, self.window)).unflatten(0, (-1, across, across))
+        x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # [B, H + pad, W + pad, C]
+        x = x[:, :self.side, :self.side]
+        return x.roll((self.shift, self.shift), (1, 2)) if self.shift else x
+
+    def relative_position_bias(self) -> Tensor:
+        """What the scores gain by how two cells of a window lie to each other, [1, h, T, T]."""
+        w, table = self.window, self.relative_position_bias_table
+        cell = torch.arange(w, device=table.device)
+        offset = cell[:, None] - cell + w - 1  # [w, w], from 0 to 2w - 2
+        table = table.T.unflatten(1, (2 * w - 1, 2 * w - 1))  # [h, 2w-1, 2w-1]
+        bias = table[:, offset[:, None, :, None], offset[None, :, None, :]]  # [h, w, w, w, w]: i's place, j's place
+        return bias.flatten(3, 4).flatten(1, 2)[None]
+
+    def apart(self, device: torch.device) -> Tensor:
+        """Which cells share a shifted window without being neighbours in the picture, [nW, 1, T, T]."""
+        side = self.side + self.pad
+        cell = torch.arange(side, device=device)
+        strip = (cell >= side - self.window).int() + (cell >= side - self.shift).int()
+        region = 3 * strip[:, None] + strip  # [H, W], nine regions that only the last windows mix
+        region = region.unflatten(1, (-1, self.window)).unflatten(0, (-1, self.window))
+        region = region.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # [nW, T]
+        return (region[:, :, None] != region[:, None, :])[:, None]
+
+    def received(self, weights: Tensor) -> Tensor:
+        """What each token gets, mean over heads and all N tokens: weights [B * nW, h, T, T] -> [B, N].
+
+        From other windows it gets nothing. Padding is no token: what it gives or gets is left out.
+        """
+        windows = ((self.side + self.pad) // self.window) ** 2
+        token = self.to_windows(weights.new_ones(len(weights) // windows, self.side, self.side, 1))
+        received = (weights.mean(dim=1) * token).sum(dim=1)  # row looks at column
+        return self.from_windows(received[..., None]).flatten(1) / self.side**2
+
+
+class PatchMerging(nn.Module):
+    """Halve the map: the four cells of a square are joined, normalized and projected to one."""
+
+    def __init__(self, before: int, channels: int, norm_eps: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * before, eps=norm_eps)
+        self.reduction = nn.Linear(4 * before, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C']
+        odd = x.shape[1] % 2
+        x = F.pad(x, (0, 0, 0, odd, 0, odd))
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [B, H/2, 2, W/2, 2, C]
+        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
+
+
+class Stage(nn.Module):
+    """Halve the map (all but the first stage), then blocks at one resolution; every second one is shifted."""
+
+    def __init__(self, config: SwinConfig, i: int):
+        super().__init__()
+        C, eps = config.channels[i], config.norm_eps
+        self.downsample = PatchMerging(config.channels[i - 1], C, eps) if i else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(WindowAttention(C, config.heads[i], side=config.sides[i], window=config.windows[i],
+                                  shifted=block % 2 == 1),
+                  C, 4 * C, norm_eps=eps, activation=config.activation)
+            for block in range(config.depths[i]))
+
+    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """x [B, H, W, C] -> (y [B, H/2, W/2, C'], the last block's weights | None)."""
+        x = self.downsample(x)
+        for block in self.blocks[:-1]:
+            x, _ = block(x)
+        return self.blocks[-1](x, need_weights)
+
+
+class Swin(Encoder):
+    """Swin Transformer without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row.
+
+    A picture need not fill its grid: where a map is odd, the last cells reach over the picture's edge.
+    """
+
+    def __init__(self, config: SwinConfig, *, name: str, preprocessing: Preprocessing):
+        super().__init__()
+        self.config, self.name, self.preprocessing = config, name, preprocessing
+        self.image_size, self.channels = config.image_size, config.channels[-1]
+        self.grid, self.stride = config.grid, config.stride
+
+        C = config.channels[0]
+        self.patch_embed = nn.Sequential(OrderedDict(proj=Conv(3, C, config.patch, stride=config.patch),
+                                                     norm=nn.LayerNorm(C, eps=config.norm_eps)))
+        self.layers = nn.ModuleList(Stage(config, i) for i in range(len(config.depths)))
+        self.norm = nn.LayerNorm(self.channels, eps=config.norm_eps)
+        self.apply(init_weights)
+
+    def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
+        """Pictures [B, 3, S, S] -> N = H * W tokens. Raises InputError for another size.
+
+        ``need_attention`` also fills ``attention_received`` from the last block (mean over heads and all N tokens,
+        each of which looks at its own window only). Only that block then leaves the fused attention kernel.
+        """
+        self.check_images(images)
+        x = self.patch_embed(images.permute(0, 2, 3, 1))  # [B, S, S, 3] -> [B, H, W, C]
+        for stage in self.layers[:-1]:
+            x, _ = stage(x)
+        x, weights = self.layers[-1](x, need_attention)
+        x = self.norm(x)
+        signals = {}
+        if need_attention:
+            signals["attention_received"] = self.layers[-1].blocks[-1].attn.received(weights)
+        return VisualTokens.full(x.flatten(1, 2), self.grid, **signals)

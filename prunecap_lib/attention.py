@@ -162,18 +162,18 @@ class CrossAttention(nn.Module):
         return self.out(y.flatten(2)), weights
 
     def carry_back(self, q: Tensor) -> Tensor:
-        """q [..., h, Dh] -> [..., h, D]: times memory it gives what q gives times the keys.
+        """q [M, h, Dh] -> [M, h, D]: times memory it gives what q gives times the keys.
 
         Up to the key's bias, which adds the same to every token's score and so changes no weight.
         """
-        return torch.einsum("...hk,hkd->...hd", q, self.key.weight.unflatten(0, (self.heads, -1)))
+        return torch.bmm(q.transpose(0, 1), self.key.weight.unflatten(0, (self.heads, -1))).transpose(0, 1)
 
     def _attend_memory(self, q: Tensor, memory: Tensor, need_weights: bool):
         """q [B, T, h, Dh], memory [B, S, D] -> (y [B, T, h, Dh], weights [B, h, T, S] | None)."""
-        T, h, Dh = q.shape[1:]
-        k = memory[:, None]
-        y, weights = attend(self.carry_back(q).flatten(1, 2)[:, None], k, k, scale=1 / math.sqrt(Dh),
-                            need_weights=need_weights)                                 # [B, 1, T*h, D]
-        value = self.value.weight.unflatten(0, (h, Dh)), self.value.bias.unflatten(0, (h, Dh))
-        y = torch.einsum("bthd,hkd->bthk", y[:, 0].unflatten(1, (T, h)), value[0]) + value[1]
+        B, T, h, Dh = q.shape
+        q, k = self.carry_back(q.flatten(0, 1)), memory[:, None]                       # [B*T, h, D], [B, 1, S, D]
+        y, weights = attend(q.reshape(B, 1, T * h, -1), k, k, scale=1 / math.sqrt(Dh), need_weights=need_weights)
+        value = self.value.weight.unflatten(0, (h, Dh)).transpose(1, 2)                # [h, D, Dh]
+        y = torch.bmm(y.reshape(B * T, h, -1).transpose(0, 1), value).transpose(0, 1)  # [B*T, h, Dh]
+        y = y.unflatten(0, (B, T)) + self.value.bias.unflatten(0, (h, Dh))
         return y, None if weights is None else weights[:, 0].unflatten(1, (T, h)).transpose(1, 2)

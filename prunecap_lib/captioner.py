@@ -141,7 +141,7 @@ class Captioner(nn.Module):
         attention = self.decoder.layers[0].cross_attention
         query = self.decoder.first_query()                                              # [h, Dh]
         scale = 1 / math.sqrt(query.shape[1])
-        query = attention.carry_back(query) @ self.projection.linear.weight             # [h, C]
+        query = attention.carry_back(query[None])[0] @ self.projection.linear.weight    # [h, C]
         return pilot_score(self.projection.norm(tokens.sequence), query * scale, tokens.prefix_count)
 
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,

@@ -10,12 +10,14 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from .base import Encoder
 from .convnext import ConvNeXt, ConvNeXtConfig
+from .metaformer import MetaFormer, MetaFormerConfig
 from .swin import Swin, SwinConfig
 from .timm_adapter import LAST_STAGE, TimmAdapter
 from .vit import ViT, ViTConfig
 from .weights import StateDict, load_weights, pretrained_state_dict
 
-__all__ = ["ConvNeXt", "ConvNeXtConfig", "Encoder", "Swin", "SwinConfig", "TimmAdapter", "ViT", "ViTConfig",
+__all__ = ["ConvNeXt", "ConvNeXtConfig", "Encoder", "MetaFormer", "MetaFormerConfig", "Swin", "SwinConfig",
+           "TimmAdapter", "ViT", "ViTConfig",
            "build_encoder"]
 
 
@@ -42,9 +44,9 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
 
     Args:
         name: "vit" or "convnext", our own small ones (64 px), or an architecture of timm's. ViTs,
-            ConvNeXts (V1 and V2) and Swins (V1) are built from our readable code, with timm's keys. What has a part
-            that our code lacks, and every other architecture, comes through ``TimmAdapter``, and so does
-            "...@last_stage".
+            ConvNeXts (V1 and V2), Swins (V1) and MetaFormers (PoolFormer, ConvFormer, CAFormer) are built from our
+            readable code, with timm's keys. What has a part that our code lacks, and every other architecture,
+            comes through ``TimmAdapter``, and so does "...@last_stage".
         image_size: side of the pictures in pixels; None takes the name's own.
         state_dict: weights under timm's keys, of this image_size.
         pretrained: fetch timm's weights (network or cache).

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from .base import ACTIVATIONS, Encoder
 from .convnext import ConvNeXt, ConvNeXtConfig
+from .metaformer import MetaFormer, MetaFormerConfig
 from .swin import Swin, SwinConfig
 from .vit import ViT, ViTConfig
 
@@ -53,10 +54,11 @@ def readable_encoder(name: str, model: nn.Module, image_size: int | None, initia
     ``initialize=False`` leaves its parameters unset, for weights to be loaded: drawing random ones for a
     base-size model takes a second.
     """
-    from timm.models import convnext, swin_transformer, vision_transformer
+    from timm.models import convnext, metaformer, swin_transformer, vision_transformer
 
     ours = {vision_transformer.VisionTransformer: (vit_config, ViT), convnext.ConvNeXt: (convnext_config, ConvNeXt),
-            swin_transformer.SwinTransformer: (swin_config, Swin)}
+            swin_transformer.SwinTransformer: (swin_config, Swin),
+            metaformer.MetaFormer: (metaformer_config, MetaFormer)}
     if type(model) not in ours:
         return None
     read_config, build = ours[type(model)]
@@ -152,3 +154,27 @@ def swin_config(model: nn.Module, image_size: int) -> SwinConfig | None:
         channels=tuple(block.dim for block in blocks), heads=tuple(block.attn.num_heads for block in blocks),
         windows=tuple(block.window_size[0] for block in blocks), patch=model.patch_embed.patch_size[0],
         norm_eps=model.norm.eps, activation=activation)
+
+
+def metaformer_config(model: nn.Module, image_size: int) -> MetaFormerConfig | None:
+    """What timm's MetaFormer ``model`` is made of."""
+    mixer_names = {"Pooling": "pooling", "SepConv": "convolution", "Attention": "attention"}
+    norm_names = {"GroupNorm1": "map", "GroupNorm1NoBias": "map",
+                  "LayerNorm2dNoBias": "cell", "LayerNormNoBias": "cell"}
+    blocks, depths = [stage.blocks[0] for stage in model.stages], tuple(len(stage.blocks) for stage in model.stages)
+    first, stem_norm = blocks[0], None if isinstance(model.stem.norm, nn.Identity) else model.stem.norm
+    mixers = [mixer_names.get(type(block.token_mixer).__name__) for block in blocks]
+    norms = {(norm_names.get(type(block.norm1).__name__), block.norm1.eps) for block in blocks}
+    norm, norm_eps = norms.pop()
+    activation = {"GELU": "gelu", "StarReLU": "star_relu"}.get(type(first.mlp.act).__name__)
+    if None in (*mixers, norm, activation) or norms or (stem_norm and stem_norm.eps != norm_eps):
+        return None
+    heads = {block.token_mixer.head_dim for block in blocks if hasattr(block.token_mixer, "head_dim")}
+    scale = 1e-5 if sum(depths) <= 24 else 1e-6  # the papers'; timm keeps no record of its start value
+    return MetaFormerConfig(
+        image_size=image_size, depths=depths, channels=tuple(len(block.norm1.weight) for block in blocks),
+        mixers=tuple(mixers), head_channels=heads.pop() if heads else MetaFormerConfig.head_channels,
+        norm=norm, norm_bias=first.norm1.bias is not None, norm_eps=norm_eps, downsample_norm=stem_norm is not None,
+        activation=activation, mlp_bias=first.mlp.fc1.bias is not None,
+        layer_scale=None if isinstance(first.layer_scale1, nn.Identity) else scale,
+        residual_scale=tuple(not isinstance(block.res_scale1, nn.Identity) for block in blocks))

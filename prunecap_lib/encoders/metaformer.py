@@ -1,0 +1,265 @@
+"""Does it matter how tokens are mixed? MetaFormer: one block, a Transformer's, with any of five mixers in it.
+
+Yu et al. 2022, "MetaFormer Is Actually What You Need for Vision" (pooling); Yu et al. 2024, "MetaFormer Baselines
+for Vision" (the other mixers, StarReLU, a factor on the residual). Parameters carry timm's names, so that timm's
+weights fit: its PoolFormers (V1 and V2), ConvFormers and CAFormers are configurations of this file. The papers'
+identity and random mixers are not in timm; a ``MetaFormerConfig`` that names them builds them.
+
+Maps are [B, H, W, C] all the way, as in ``convnext``. (timm has [B, C, H, W], with 1x1 convolutions for the
+matrices, and rows of tokens around attention; it computes the same.)
+
+Shapes: B pictures, S side of the picture, H, W height and width of a map, N = H * W, C channels, h heads,
+Dh = C / h.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..preprocessing import Preprocessing
+from ..tokens import VisualTokens
+from .base import Attention, Conv, Encoder, init_weights
+
+
+@dataclass(frozen=True)
+class MetaFormerConfig:
+    """What tells one MetaFormer from another. Each stage after the first halves the map.
+
+    Raises InputError for a mixer, norm or activation that is not there, and where stages are counted unequally.
+    """
+
+    image_size: int = 224
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    channels: tuple[int, ...] = (64, 128, 320, 512)
+    mixers: tuple[str, ...] = ("pooling",) * 4
+    """How each stage mixes its tokens, by the names in ``MIXERS``."""
+    head_channels: int = 32
+    """Dh, the width of an attention head."""
+    norm: str = "map"
+    """What a block normalizes over: "cell", the channels of each cell, or "map", all cells and channels."""
+    norm_bias: bool = False
+    norm_eps: float = 1e-6
+    downsample_norm: bool = True
+    """LayerNorm after the stem, and before each convolution that halves the map."""
+    activation: str = "star_relu"
+    mlp_bias: bool = False
+    layer_scale: float | None = None
+    """Start value of a factor per channel on what a branch adds; None: no factor."""
+    residual_scale: tuple[bool, ...] = (False, False, True, True)
+    """Stages with a factor per channel, 1 at the start, on what a branch is added to."""
+
+    def __post_init__(self):
+        for field in ("channels", "mixers", "residual_scale"):
+            if (entries := len(getattr(self, field))) != len(self.depths):
+                raise InputError(f"MetaFormerConfig: {field} has {entries} entries and depths {len(self.depths)}; "
+                                 "give both one a stage")
+        for known, names in ((MIXERS, self.mixers), (NORMS, (self.norm,)), (ACTIVATIONS, (self.activation,))):
+            for name in names:
+                if name not in known:
+                    raise InputError(f"MetaFormerConfig: there is no {name!r}; choose from {', '.join(known)}")
+
+    @property
+    def stride(self) -> int:
+        return 4 * 2 ** (len(self.depths) - 1)
+
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """(H, W) of every stage."""
+        side = (self.image_size + 1) // 4  # after the stem
+        return [(-(-side // 2**stage),) * 2 for stage in range(len(self.depths))]
+
+
+class MapNorm(nn.LayerNorm):
+    """LayerNorm over a whole map at once (GroupNorm with one group), then a factor per channel."""
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
+        x = x.permute(0, 3, 1, 2)
+        return F.group_norm(x, 1, self.weight, self.bias, self.eps).permute(0, 2, 3, 1)
+
+
+class StarReLU(nn.Module):
+    """s * relu(x)^2 + b with learned s and b: cheaper than GELU, and no worse in the paper."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.relu().square() + self.bias
+
+
+class Pooling(nn.Module):
+    """The mean of a cell and its neighbours. The block adds the cell itself again, so it is taken off here."""
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
+        mean = F.avg_pool2d(x.permute(0, 3, 1, 2), 3, stride=1, padding=1, count_include_pad=False)
+        return mean.permute(0, 2, 3, 1) - x
+
+
+class SeparableConvolution(nn.Module):
+    """Twice the channels, a 7x7 convolution of each by itself, and back (Sandler et al. 2018, MobileNetV2)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        wide = 2 * channels
+        self.pwconv1 = nn.Linear(channels, wide, bias=False)
+        self.act1 = StarReLU()
+        self.dwconv = Conv(wide, wide, 7, padding=3, groups=wide, bias=False)
+        self.pwconv2 = nn.Linear(wide, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
+        return self.pwconv2(self.dwconv(self.act1(self.pwconv1(x))))
+
+
+class MapAttention(Attention):
+    """Every cell looks at every cell, h times side by side."""
+
+    def __init__(self, channels: int, head_channels: int):
+        super().__init__(channels, channels // head_channels, qkv_bias=False, projection_bias=False)
+
+    def look(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+        """x [B, H, W, C] -> (y [B, H, W, C], weights [B, h, N, N] | None)."""
+        y, weights = super().forward(x.flatten(1, 2), need_weights)
+        return y.view(x.shape), weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.look(x, need_weights=False)[0]
+
+
+class RandomMixing(nn.Module):
+    """Every cell becomes a fixed random mean of all cells: attention that looks at nothing and learns nothing.
+
+    The matrix [N, N] is drawn once, by torch's generator as all first weights are: the softmax of uniform
+    numbers, so that rows sum to 1. It is saved with the weights and never trained, and it binds the encoder to
+    one image size.
+    """
+
+    def __init__(self, cells: int):
+        super().__init__()
+        self.register_buffer("weights", torch.rand(cells, cells).softmax(dim=-1))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
+        return (self.weights @ x.flatten(1, 2)).view(x.shape)
+
+
+# What builds a mixer for C channels, in heads of Dh, on N cells.
+MIXERS = {
+    "identity": lambda C, Dh, N: nn.Identity(),
+    "random": lambda C, Dh, N: RandomMixing(N),
+    "pooling": lambda C, Dh, N: Pooling(),
+    "convolution": lambda C, Dh, N: SeparableConvolution(C),
+    "attention": lambda C, Dh, N: MapAttention(C, Dh),
+}
+NORMS = {"cell": nn.LayerNorm, "map": MapNorm}
+ACTIVATIONS = {"gelu": nn.GELU, "star_relu": StarReLU}
+
+
+class Scale(nn.Module):
+    """One learned factor per channel."""
+
+    def __init__(self, channels: int, start: float):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + MLP(norm(x)); each term may have its factors."""
+
+    def __init__(self, stage: int, config: MetaFormerConfig):
+        super().__init__()
+        C, (H, W) = config.channels[stage], config.grids[stage]
+
+        def norm() -> nn.Module:
+            return NORMS[config.norm](C, eps=config.norm_eps, bias=config.norm_bias)
+
+        def factor(start: float | None) -> nn.Module:
+            return nn.Identity() if start is None else Scale(C, start)
+
+        residual = 1.0 if config.residual_scale[stage] else None
+        self.norm1 = norm()
+        self.token_mixer = MIXERS[config.mixers[stage]](C, config.head_channels, H * W)
+        self.layer_scale1, self.res_scale1 = factor(config.layer_scale), factor(residual)
+        self.norm2 = norm()
+        self.mlp = nn.Sequential(OrderedDict(
+            fc1=nn.Linear(C, 4 * C, bias=config.mlp_bias), act=ACTIVATIONS[config.activation](),
+            fc2=nn.Linear(4 * C, C, bias=config.mlp_bias)))
+        self.layer_scale2, self.res_scale2 = factor(config.layer_scale), factor(residual)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
+        return self.add(x, self.token_mixer(self.norm1(x)))
+
+    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """All that follows the mixer."""
+        x = self.res_scale1(x) + self.layer_scale1(mixed)
+        return self.res_scale2(x) + self.layer_scale2(self.mlp(self.norm2(x)))
+
+
+def outer_norm(channels: int, config: MetaFormerConfig) -> nn.Module:
+    """LayerNorm outside blocks: after the stem, before halving."""
+    return nn.LayerNorm(channels, eps=config.norm_eps, bias=False) if config.downsample_norm else nn.Identity()
+
+
+class Stage(nn.Module):
+    """Halve the map (all but the first stage), then blocks at one resolution."""
+
+    def __init__(self, stage: int, config: MetaFormerConfig):
+        super().__init__()
+        self.downsample = nn.Identity()
+        if stage > 0:
+            before, channels = config.channels[stage - 1: stage + 1]
+            self.downsample = nn.Sequential(OrderedDict(
+                norm=outer_norm(before, config), conv=Conv(before, channels, 3, stride=2, padding=1)))
+        self.blocks = nn.Sequential(*(Block(stage, config) for _ in range(config.depths[stage])))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C']
+        return self.blocks(self.downsample(x))
+
+
+class MetaFormer(Encoder):
+    """MetaFormer without its classifier, and without the LayerNorm that belongs to it.
+
+    ``forward(images [B, 3, S, S])`` gives the last map, row by row.
+    """
+
+    def __init__(self, config: MetaFormerConfig, *, name: str, preprocessing: Preprocessing):
+        super().__init__()
+        self.config, self.name, self.preprocessing = config, name, preprocessing
+        self.image_size, self.channels = config.image_size, config.channels[-1]
+        self.grid, self.stride = config.grids[-1], config.stride
+        first = config.channels[0]
+        self.stem = nn.Sequential(OrderedDict(
+            conv=Conv(3, first, 7, stride=4, padding=2), norm=outer_norm(first, config)))
+        self.stages = nn.Sequential(*(Stage(stage, config) for stage in range(len(config.depths))))
+        self.apply(init_weights)
+
+    def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
+        """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size.
+
+        ``need_attention`` also fills ``attention_received`` (what each cell gets, mean over all N queries and
+        heads of the last block); only that block then leaves the fused attention kernel. Raises InputError
+        where the last stage mixes in another way.
+        """
+        self.check_images(images)
+        if need_attention and self.config.mixers[-1] != "attention":
+            raise self.no_attention()
+        x = self.stem(images.permute(0, 2, 3, 1))  # [B, S, S, 3] -> [B, H, W, C]
+        x, received = self.look(x) if need_attention else (self.stages(x), None)
+        return VisualTokens.full(x.flatten(1, 2), self.grid, attention_received=received)
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """All stages, and the last block's attention: [B, H, W, C] -> ([B, H', W', C'], [B, N])."""
+        stage = self.stages[-1]
+        x = stage.blocks[:-1](stage.downsample(self.stages[:-1](x)))
+        block = stage.blocks[-1]
+        mixed, weights = block.token_mixer.look(block.norm1(x), need_weights=True)  # weights [B, h, N, N]
+        return block.add(x, mixed), weights.mean(dim=(1, 2))

@@ -25,14 +25,15 @@ from prunecap_lib.evaluation import (
 from prunecap_lib.evaluation.baselines import consensus_captions, constant_caption
 from prunecap_lib.reports import provenance, write_json
 
-WEIGHTS = {"vit_small_patch14_dinov2": "vit_small_patch14_224_fp16.safetensors"}
+# encoder: its weights (None: those of a Python package), and whether it sees the whole picture, as its captioner does
+ENCODERS = {"tf_efficientnet_lite0@last_stage": (None, True),
+            "vit_small_patch14_dinov2": ("vit_small_patch14_224_fp16.safetensors", False)}
 NEIGHBOURS = 20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoders", nargs="*", default=["tf_efficientnet_lite0@last_stage", "tf_efficientnet_lite0",
-                                                          "vit_small_patch14_dinov2"])
+    parser.add_argument("--encoders", nargs="*", choices=ENCODERS, default=list(ENCODERS))
     parser.add_argument("--out", default=data_folder() / "results" / "flickr8k_baselines.json")
     args = parser.parse_args()
     train, dev = (open_dataset("flickr8k", split=split) for split in ("train", "dev"))
@@ -65,8 +66,12 @@ def row(name: str, references: dict, candidates: dict) -> dict:
 
 def encoder_called(name: str) -> torch.nn.Module:
     """A frozen encoder with the weights that this project has for it."""
-    state_dict = load_state_dict_file(WEIGHTS[name]) if name in WEIGHTS else packaged_state_dict(name)
-    return build_encoder(name, image_size=224, state_dict=state_dict)
+    weights, whole = ENCODERS[name]
+    state_dict = load_state_dict_file(weights) if weights else packaged_state_dict(name)
+    encoder = build_encoder(name, image_size=224, state_dict=state_dict)
+    if whole:
+        encoder.preprocessing = encoder.preprocessing.whole()
+    return encoder
 
 
 if __name__ == "__main__":

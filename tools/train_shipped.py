@@ -40,7 +40,7 @@ EXPERIMENTS = {  # measured, not shipped
                                          out="runs/photos-lite0-unpruned", **PHOTOS | dict(prune_ratio=0.0)),
     "photos-vit-small": TrainConfig(encoder="vit_small_patch14_dinov2", image_size=224,
                                     encoder_weights="vit_small_patch14_224_fp16.safetensors",
-                                    out="runs/photos-vit-small", **PHOTOS),
+                                    out="runs/photos-vit-small", **PHOTOS | dict(view="middle")),
 }
 SPLITS = {"scenes": ("test", "heldout"), "flickr8k": ("dev",)}
 

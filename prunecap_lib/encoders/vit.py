@@ -75,11 +75,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.channels, 3 * config.channels, bias=config.qkv_bias)
         self.proj = nn.Linear(config.channels, config.channels, bias=config.projection_bias)
 
-    def forward(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+        """x [B, T, C] -> (y [B, T, C], weights [B, h, T, T] | None, keys [B, h, T, Dh])."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
         y, weights = attend(q, k, v, need_weights=need_weights)
-        return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
+        return self.proj(y.transpose(1, 2).flatten(2)), weights, k
 
 
 class LayerScale(nn.Module):
@@ -107,9 +108,14 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if scale is None else LayerScale(C, scale)
 
     def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        y, weights = self.attn(self.norm1(x), need_weights)
+        """x [B, T, C] -> (the same, weights [B, h, T, T] | None)."""
+        return self.with_keys(x, need_weights)[:2]
+
+    def with_keys(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+        """``forward``, and the keys [B, h, T, Dh] that the tokens were found by."""
+        y, weights, keys = self.attn(self.norm1(x), need_weights)
         x = x + self.ls1(y)
-        return x + self.ls2(self.mlp(self.norm2(x))), weights
+        return x + self.ls2(self.mlp(self.norm2(x))), weights, keys
 
 
 class ViT(Encoder):
@@ -156,20 +162,22 @@ class ViT(Encoder):
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size.
 
         ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries
-        and heads of the last block) and, with a class token, ``cls_attention`` (what it gets from CLS alone).
+        and heads of the last block), ``key_norm`` (the length of its key there, mean over heads) and, with a
+        class token, ``cls_attention`` (what it gets from CLS alone).
         Only the last block then leaves the fused attention kernel.
         """
         self.check_images(images)
         x = self.norm_pre(self.embed(images))
         for block in self.blocks[:-1]:
             x, _ = block(x)
-        x, weights = self.blocks[-1](x, need_weights=need_attention)
+        x, weights, keys = self.blocks[-1].with_keys(x, need_weights=need_attention)
         x = self.norm(x)
 
         P, signals = self.prefix_tokens, {}
         if need_attention:
             weights = weights.mean(dim=1)  # [B, h, T, T] -> [B, T, T]: row looks at column
             signals["attention_received"] = weights.mean(dim=1)[:, P:]
+            signals["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
             if self.config.class_token:
                 signals["cls_attention"] = weights[:, 0, P:]
         return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, **signals)

@@ -20,7 +20,7 @@ from .decoder import Decoder
 from .encoders import build_encoder
 from .errors import CheckpointError, InputError
 from .preprocessing import Preprocessing, load_image
-from .pruning import ATTENTION_SCORES, check_scorer, keep_count, keep_top_k, pilot_score, score_tokens
+from .pruning import ATTENTION_SCORES, check_scorer, keep_count, keep_top_k, pilot_score, relevance_score, score_tokens
 from .text import BOS, EOS, PAD, Vocabulary
 from .tokens import VisualTokens
 
@@ -144,6 +144,16 @@ class Captioner(nn.Module):
         query = attention.carry_back(query[None])[0] @ self.projection.linear.weight    # [h, C]
         return pilot_score(self.projection.norm(tokens.sequence), query * scale, tokens.prefix_count)
 
+    def relevance(self, tokens: VisualTokens) -> Tensor:
+        """How much the words of a caption looked at each token: [B, N], mean over words, layers and heads.
+
+        The caption is the greedy one, written with all tokens. So captioning by this score costs two
+        captions, the first one unpruned: it tells what pruning could know, and saves nothing.
+        """
+        memory = self.projection(tokens.sequence)
+        ids = decoding.greedy(self.decoder, memory, max_length=min(20, self.decoder.max_length)).ids
+        return relevance_score(self._looks(ids, memory), ids != PAD, tokens.prefix_count)
+
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
               generator: torch.Generator | None = None) -> VisualTokens:
         """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer."""
@@ -151,7 +161,8 @@ class Captioner(nn.Module):
         N = tokens.x.shape[1]
         if (K := keep_count(N, ratio)) == N:
             return tokens
-        scores = score_tokens(scorer or self.config.scorer, tokens, pilot=self.pilot, generator=generator)
+        scores = score_tokens(scorer or self.config.scorer, tokens, pilot=self.pilot, relevance=self.relevance,
+                              k=K, generator=generator)
         return keep_top_k(tokens, scores, K)
 
     def look(self, images: Tensor | VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
@@ -213,16 +224,20 @@ class Captioner(nn.Module):
         return [self._caption(ids, log_prob, cells, kept.grid, weights) for ids, log_prob, cells, weights
                 in zip(written.ids.tolist(), written.log_prob.tolist(), kept.index.cpu(), maps, strict=True)]
 
-    def _attention(self, ids: Tensor, memory: Tensor, kept: VisualTokens) -> Tensor:
-        """Where each written word looked: ids [B, T] -> [B, T, H, W].
+    def _looks(self, ids: Tensor, memory: Tensor) -> Tensor:
+        """Cross-attention of finished captions: ids [B, T] as written -> [layers, B, h, T, S].
 
         The cached steps give the same weights as one pass over the finished caption, so writing itself
         never has to hold any.
         """
         inputs = torch.cat([torch.full_like(ids[:, :1], BOS), ids[:, :-1]], dim=1)
         inputs = inputs.masked_fill(inputs == EOS, PAD)
-        _, weights = self.decoder(inputs, memory, need_weights=True)        # [layers, B, h, T, P+K]
-        return kept.scatter(weights.float().mean(dim=(0, 2))[..., kept.prefix_count :]).cpu()
+        return self.decoder(inputs, memory, need_weights=True)[1]
+
+    def _attention(self, ids: Tensor, memory: Tensor, kept: VisualTokens) -> Tensor:
+        """Where each written word looked: ids [B, T] -> [B, T, H, W]."""
+        weights = self._looks(ids, memory).float().mean(dim=(0, 2))                     # [B, T, P+K]
+        return kept.scatter(weights[..., kept.prefix_count :]).cpu()
 
     def _caption(self, ids: list[int], log_prob: float, cells: Tensor, grid, weights: Tensor | None) -> Caption:
         T = ids.index(EOS) + 1 if EOS in ids else len([i for i in ids if i != PAD])

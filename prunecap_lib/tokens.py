@@ -11,14 +11,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-_PER_TOKEN = ("cls_attention", "attention_received")
+SIGNALS = ("cls_attention", "attention_received", "key_norm")
+"""What an encoder can tell about its tokens when asked: one number each, [B, N]."""
+
+
+def _widen(values: Tensor, like: Tensor) -> Tensor:
+    """[B, K] -> [B, K, ...], repeated over all axes that ``like`` [B, N, ...] has beyond its second."""
+    return values.reshape(*values.shape, *[1] * (like.dim() - 2)).expand(*values.shape, *like.shape[2:])
 
 
 def gather_tokens(values: Tensor, positions: Tensor) -> Tensor:
     """Take rows of ``values`` [B, N, ...] at ``positions`` [B, K] -> [B, K, ...]."""
-    extra = values.dim() - 2
-    wide = positions.reshape(*positions.shape, *[1] * extra).expand(*positions.shape, *values.shape[2:])
-    return values.gather(1, wide)
+    return values.gather(1, _widen(positions, values))
+
+
+def _follow(group: Tensor, new: Tensor) -> Tensor:
+    """``group`` [B, H*W] once the token at each position has moved to ``new`` [B, N] (-1: was dropped)."""
+    return new.gather(1, group.clamp(min=0)).masked_fill(group < 0, -1)
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,15 @@ class VisualTokens:
     Attributes:
         x: token features, [B, N, C].
         index: row-major cell of ``grid`` each token came from, [B, N], ascending. It survives pruning,
-            so an attention map drawn afterwards is exact.
+            so an attention map drawn afterwards is exact. A merged token has the cell of its leader.
         grid: (H, W) of the encoder's full grid.
         prefix: CLS and register tokens, [B, P, C]; never pruned. ``None`` where there are none.
         cls_attention: [B, N], attention of the CLS token to each token, where the encoder was asked.
         attention_received: [B, N], mean attention each token gets from all others, where asked.
+        key_norm: [B, N], length of each token's key in the last block, mean over heads, where asked.
+        group: [B, H*W], for each cell the position in ``x`` of the token that carries it, -1 where it was
+            dropped. ``None`` until tokens merge: each then carries its own cell alone. ``carrier`` and
+            ``size`` answer in both cases.
     """
 
     x: Tensor
@@ -41,6 +54,8 @@ class VisualTokens:
     prefix: Tensor | None = None
     cls_attention: Tensor | None = None
     attention_received: Tensor | None = None
+    key_norm: Tensor | None = None
+    group: Tensor | None = None
 
     @classmethod
     def full(cls, x: Tensor, grid: tuple[int, int], prefix: Tensor | None = None, **signals) -> VisualTokens:
@@ -59,19 +74,70 @@ class VisualTokens:
     def prefix_count(self) -> int:
         return 0 if self.prefix is None else self.prefix.shape[1]
 
+    @property
+    def carrier(self) -> Tensor:
+        """For each cell the position in ``x`` of the token that carries it, [B, H*W]; -1 where it was dropped."""
+        if self.group is not None:
+            return self.group
+        B, N = self.index.shape
+        nobody = self.index.new_full((B, self.grid[0] * self.grid[1]), -1)
+        return nobody.scatter(1, self.index, torch.arange(N, device=self.index.device).expand(B, N))
+
+    @property
+    def size(self) -> Tensor:
+        """How many cells each token carries, float [B, N]; 1 everywhere until tokens merge."""
+        count = torch.zeros(self.index.shape, device=self.index.device)
+        if self.group is None:
+            return count + 1
+        return count.scatter_add(1, self.group.clamp(min=0), (self.group >= 0).float())
+
     def keep(self, positions: Tensor) -> VisualTokens:
         """Gather the tokens at ``positions`` [B, K] (positions in ``x``, not cells): N becomes K."""
-        signals = {name: gather_tokens(value, positions) for name in _PER_TOKEN
-                   if (value := getattr(self, name)) is not None}
-        return replace(self, x=gather_tokens(self.x, positions),
-                       index=self.index.gather(1, positions), **signals)
+        gathered = {name: gather_tokens(value, positions) for name, value in self._tensors("x", *SIGNALS).items()}
+        group = self.group
+        if group is not None:
+            new = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+            group = _follow(group, torch.full_like(self.index, -1).scatter(1, positions, new))
+        return replace(self, index=self.index.gather(1, positions), group=group, **gathered)
+
+    def merge(self, leader: Tensor, weights: Tensor, k: int) -> VisualTokens:
+        """Average tokens into k leaders: N becomes k.
+
+        Args:
+            leader: [B, N], the position in ``x`` of the token that each one joins; a leader names itself.
+            weights: [B, N], 0 or more, what each token counts in its group's average of features and signals.
+                Where a whole group weighs 0, all of it counts the same.
+            k: number of leaders, the same in every picture.
+
+        A leader keeps its cell and its order; its token now carries all cells that its group carried. A
+        token that nobody joins stays as it is, to the bit.
+        """
+        leads = leader == torch.arange(leader.shape[1], device=leader.device)
+        order = leads.sort(dim=1, descending=True, stable=True).indices
+        stay, go = order[:, :k], order[:, k:]
+        new = (leads.cumsum(1) - 1).gather(1, leader)                                  # [B, N]: position in 0..k-1
+
+        def of_group(values: Tensor) -> Tensor:
+            return values.new_zeros(len(new), k).scatter_add(1, new, values).gather(1, new)
+
+        weights = torch.where(of_group(weights) > 0, weights, 1.0)
+        share, to, joined = (values.gather(1, go) for values in (weights / of_group(weights), new, leader))
+        averaged = {}
+        for name, values in self._tensors("x", *SIGNALS).items():
+            exact = torch.promote_types(values.dtype, torch.float32)
+            kept, gone, beside = (gather_tokens(values, at).to(exact) for at in (stay, go, joined))
+            # shares add up to 1: the average is the leader, and how far each of the others pulls it
+            pull = _widen(share, values) * (gone - beside)
+            averaged[name] = kept.scatter_add(1, _widen(to, values), pull).to(values.dtype)
+        return replace(self, index=self.index.gather(1, stay), group=_follow(self.carrier, new), **averaged)
 
     def with_x(self, x: Tensor, prefix: Tensor | None) -> VisualTokens:
         """The same cells with other features (after a projection, say)."""
         return replace(self, x=x, prefix=prefix)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name in ("x", "index", "prefix", *_PER_TOKEN)
+    def _tensors(self, *names: str) -> dict[str, Tensor]:
+        """The tensors of these names, or all, that are there."""
+        return {name: value for name in names or ("x", "index", "prefix", "group", *SIGNALS)
                 if (value := getattr(self, name)) is not None}
 
     def to(self, device) -> VisualTokens:
@@ -85,12 +151,27 @@ class VisualTokens:
     @staticmethod
     def join(batches: list[VisualTokens]) -> VisualTokens:
         """Several batches of one encoder's tokens as one batch."""
+        if any(batch.group is not None for batch in batches):
+            batches = [replace(batch, group=batch.carrier) for batch in batches]
         return replace(batches[0], **{name: torch.cat([getattr(batch, name) for batch in batches])
                                       for name in batches[0]._tensors()})
 
+    def paint(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """Colour each cell with its token's value: [B, ..., N] -> [B, ..., H, W]; ``fill`` where it was dropped.
+
+        For what holds for a token as a whole: a score, a feature, whether it was kept.
+        """
+        carrier = self.carrier.reshape(len(self.index), *[1] * (values.dim() - 2), -1)
+        carrier = carrier.expand(*values.shape[:-1], -1)
+        out = values.gather(-1, carrier.clamp(min=0)).masked_fill(carrier < 0, fill)
+        return out.unflatten(-1, self.grid)
+
     def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """Put one value a token back on the grid: [B, ..., N] -> [B, ..., H, W]; ``fill`` where none was kept."""
-        H, W = self.grid
-        index = self.index.reshape(len(self.index), *[1] * (values.dim() - 2), -1).expand(values.shape)
-        out = values.new_full((*values.shape[:-1], H * W), fill)
-        return out.scatter(-1, index, values).unflatten(-1, (H, W))
+        """Share each token's value out over its cells: [B, ..., N] -> [B, ..., H, W]; ``fill`` where it was dropped.
+
+        For what is divided among the tokens, as attention is: with the default ``fill`` the sum stays the
+        same. Where no token is merged, ``paint`` gives the same.
+        """
+        if self.group is not None:
+            values = values / self.size.reshape(len(self.index), *[1] * (values.dim() - 2), -1)
+        return self.paint(values, fill)

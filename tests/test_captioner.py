@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
+from prunecap_lib.attention_maps import mean_map
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.files import replace_folder
-from prunecap_lib.pruning import SCORES, keep_count
+from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, fuse_rest, keep_count, keep_top_k, merge_similar
 
 WORDS = ["a", "red", "cat", "left", "of", "the", "blue", "house", "two", "dogs"]
 
@@ -40,13 +41,24 @@ def ids():
 
 def scorers(captioner):
     attention = captioner.config.encoder == "vit"
-    return [name for name in SCORES if attention or "attention" not in name]
+    return [name for name in SCORES if attention or name not in ATTENTION_SCORES]
 
 
 def test_keeping_all_is_not_pruning(captioner, images, ids):
     tokens = captioner.encode(images)
     torch.testing.assert_close(captioner(images, ids, prune_ratio=0.0),
                                captioner.decoder(ids, captioner.projection(tokens.sequence)))
+
+
+def test_keeping_all_changes_nothing(captioner, images, ids):
+    """Whoever is asked, and whichever reduction: all of N is the unpruned picture."""
+    tokens = captioner.encode(images)
+    unpruned, scores = captioner(tokens, ids, prune_ratio=0.0), captioner.pilot(tokens)
+    for scorer in scorers(captioner):
+        asked = captioner(images, ids, prune_ratio=0.0, scorer=scorer)
+        torch.testing.assert_close(asked, unpruned, atol=1e-2, rtol=1e-3)  # another attention kernel, if weights are
+    for same in (keep_top_k(tokens, scores, 64), fuse_rest(tokens, scores, 64), merge_similar(tokens, 0)):
+        assert torch.equal(captioner(same, ids, prune_ratio=0.0), unpruned)
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.9])
@@ -85,6 +97,26 @@ def test_pilot_is_the_first_look_of_the_first_layer(captioner, images):
                                    need_weights=True)
     first_look = weights[0].mean(1)[:, 0, tokens.prefix_count :]          # layer 0, mean over heads, word 0
     torch.testing.assert_close(captioner.pilot(tokens), first_look, atol=1e-6, rtol=1e-4)
+
+
+def test_relevance_is_the_mean_map_of_the_unpruned_caption(captioner, images):
+    tokens = captioner.encode(images)
+    relevance = captioner.relevance(tokens)
+    for b, caption in enumerate(captioner.generate(images, prune_ratio=0.0, max_length=12, return_attention=True)):
+        torch.testing.assert_close(relevance[b], mean_map(caption.attention).flatten())
+        alone = captioner.relevance(tokens.pictures(torch.tensor([b])))
+        torch.testing.assert_close(alone[0], relevance[b], atol=1e-6, rtol=1e-4)
+
+
+def test_attention_to_merged_tokens_is_shared_out(captioner, images):
+    tokens = captioner.encode(images)
+    for reduced in (merge_similar(tokens, 20), fuse_rest(tokens, captioner.pilot(tokens), 10)):
+        for caption in captioner.generate(reduced, prune_ratio=0.0, return_attention=True, max_length=6):
+            assert (caption.attention > 0).all()
+            total = caption.attention.sum((1, 2))
+            assert (total <= 1 + 1e-5).all()
+            if captioner.config.encoder == "convnext":
+                torch.testing.assert_close(total, torch.ones_like(total))
 
 
 def test_attention_lies_on_kept_cells(captioner, images):

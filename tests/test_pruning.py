@@ -15,7 +15,7 @@ from prunecap_lib.tokens import VisualTokens
 def some_tokens(B=2, H=3, W=4, C=5, prefix=0):
     x = torch.randn(B, H * W, C, generator=torch.Generator().manual_seed(0))
     return VisualTokens.full(x, (H, W), torch.randn(B, prefix, C) if prefix else None,
-                             cls_attention=x[..., 0], attention_received=x[..., 1])
+                             cls_attention=x[..., 0], attention_received=x[..., 1], key_norm=x[..., 2])
 
 
 @pytest.mark.parametrize("n, ratio, k", [(10, 0.0, 10), (10, 0.3, 7), (10, 0.7, 3), (49, 0.3, 35), (64, 0.3, 45),
@@ -49,12 +49,18 @@ def test_kept_are_the_best_unique_and_sorted(data):
         assert kept.x[b, :, 0].tolist() == [b * N + i for i in expected]
 
 
+def test_equal_scores_keep_the_first():
+    kept = keep_top_k(some_tokens(), torch.zeros(2, 12), 5)
+    assert kept.index.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
 def test_signals_and_prefix_travel_along():
     tokens = some_tokens(prefix=2)
     kept = keep_top_k(tokens, tokens.x[..., 2], 5)
     assert kept.prefix is tokens.prefix and kept.sequence.shape == (2, 7, 5)
     torch.testing.assert_close(kept.cls_attention, kept.x[..., 0])
     torch.testing.assert_close(kept.attention_received, kept.x[..., 1])
+    torch.testing.assert_close(kept.key_norm, kept.x[..., 2])
 
 
 def test_pruning_twice_still_knows_the_cells():
@@ -85,7 +91,8 @@ def test_pictures_can_be_taken_out_and_joined_again():
 
 @pytest.mark.parametrize("scorer", SCORES)
 def test_every_scorer_gives_one_number_a_token(scorer):
-    scores = score_tokens(scorer, some_tokens(), pilot=lambda tokens: tokens.x.sum(-1))
+    scores = score_tokens(scorer, some_tokens(), pilot=lambda tokens: tokens.x.sum(-1),
+                          relevance=lambda tokens: tokens.x.sum(-1))
     assert scores.shape == (2, 12) and not scores.isnan().any()
 
 

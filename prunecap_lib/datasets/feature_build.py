@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, MissingFileError, PrunecapError
+from ..tokens import SIGNALS
 from .base import CaptionDataset, ImageId, read_json
 
 _META = "features.json"
 _FORMAT = 1
-_SIGNALS = ("cls_attention", "attention_received")
+PLACES = ("index", "group")
+"""Arrays that say where tokens belong: whole numbers, stored where the encoder drops or merges tokens."""
 
 
 def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encoder_print: str, *,
@@ -117,7 +119,7 @@ def partial_folder(folder: Path) -> Path:
 
 
 def dtype_of(name: str) -> np.dtype:
-    return np.dtype("<i4" if name == "index" else "<f2")
+    return np.dtype("<i4" if name in PLACES else "<f2")
 
 
 def row_bytes(meta: dict) -> dict[str, int]:
@@ -149,11 +151,13 @@ def _encode(encoder, images: Tensor, bf16: bool) -> tuple[dict[str, np.ndarray],
         except InputError:  # it has no attention to tell of
             tokens = encoder(images)
     encoder.train(training)
-    values = {name: getattr(tokens, name) for name in ("x", "prefix", *_SIGNALS)}
+    values = {name: getattr(tokens, name) for name in ("x", "prefix", *SIGNALS)}
     arrays = {name: value.float().cpu().numpy() for name, value in values.items() if value is not None}
     H, W = tokens.grid
     if tokens.x.shape[1] != H * W:  # pruned inside the encoder: the places of what is left belong to it
         arrays["index"] = tokens.index.cpu().numpy()
+    if tokens.group is not None:
+        arrays["group"] = tokens.group.cpu().numpy()
     return arrays, tokens.grid
 
 
@@ -196,7 +200,7 @@ def _check_range(arrays: dict[str, np.ndarray], encoder, ids: list[ImageId]) -> 
     for name, array in arrays.items():
         largest = np.abs(array.reshape(len(array), -1)).max(1)
         wrong = ~(largest <= limit)  # a NaN is wrong too
-        if name != "index" and wrong.any():
+        if name not in PLACES and wrong.any():
             raise InputError(f"encoder {encoder.name}: its features ({name}) of image {ids[wrong.argmax()]} "
                              f"exceed {limit:.0f} or are no numbers, so 16 bits cannot hold them; "
                              "check its weights and preprocessing")

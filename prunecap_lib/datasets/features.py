@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..tokens import VisualTokens
 from .base import CaptionDataset, ImageId
-from .feature_build import build, dtype_of, fingerprint, partial_folder, read_meta, row_bytes, same_picture
+from .feature_build import PLACES, build, dtype_of, fingerprint, partial_folder, read_meta, row_bytes, same_picture
 
 
 class FeatureCache:
@@ -92,11 +92,8 @@ class FeatureCache:
         """Tokens of the pictures at these positions of the data set, in this order: x is [B, N, C]."""
         rows = self._rows[np.asarray(indices, dtype=np.int64)]
         values = {name: torch.from_numpy(array[rows]) for name, array in self._arrays.items()}
-        index = values.pop("index", None)
-        values = {name: value.to(dtype) for name, value in values.items()}
-        if index is None:
-            return VisualTokens.full(grid=self.grid, **values)
-        return VisualTokens(index=index.long(), grid=self.grid, **values)
+        values = {name: value.long() if name in PLACES else value.to(dtype) for name, value in values.items()}
+        return (VisualTokens if "index" in values else VisualTokens.full)(grid=self.grid, **values)
 
     def pooled(self, batch_size: int = 256) -> Tensor:
         """The mean over each picture's tokens, float32 [n, C]: one vector a picture, to find neighbours."""

@@ -105,6 +105,12 @@ class Attention(nn.Module):
         y, weights = attend(q, k, v, mask, need_weights=need_weights)
         return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
 
+    def keys(self, x: Tensor) -> Tensor:
+        """What the tokens are found by: x [B, T, C] -> [B, h, T, Dh]."""
+        _, weight, _ = self.qkv.weight.chunk(3)
+        bias = None if self.qkv.bias is None else self.qkv.bias.chunk(3)[1]
+        return F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
 
 class LayerScale(nn.Module):
     """One learned factor per channel."""

@@ -112,20 +112,23 @@ class ViT(Encoder):
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size.
 
         ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries
-        and heads of the last block) and, with a class token, ``cls_attention`` (what it gets from CLS alone).
+        and heads of the last block), ``key_norm`` (the length of its key there, mean over heads) and, with a
+        class token, ``cls_attention`` (what it gets from CLS alone).
         Only the last block then leaves the fused attention kernel.
         """
         self.check_images(images)
         x = self.norm_pre(self.embed(images))
         for block in self.blocks[:-1]:
             x, _ = block(x)
-        x, weights = self.blocks[-1](x, need_weights=need_attention)
+        last, before = self.blocks[-1], x
+        x, weights = last(x, need_weights=need_attention)
         x = self.norm(x)
 
         P, signals = self.prefix_tokens, {}
         if need_attention:
             weights = weights.mean(dim=1)  # [B, h, T, T] -> [B, T, T]: row looks at column
             signals["attention_received"] = weights.mean(dim=1)[:, P:]
+            signals["key_norm"] = last.attn.keys(last.norm1(before)).float().norm(dim=-1).mean(dim=1)[:, P:]
             if self.config.class_token:
                 signals["cls_attention"] = weights[:, 0, P:]
         return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, **signals)

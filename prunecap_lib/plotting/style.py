@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager
 
-# Okabe & Ito's palette. One thing keeps one colour through the whole book.
+# Okabe & Ito's palette, and where it ends two of Tol's. One thing keeps one colour through the whole book.
 COLOURS = {
     "vit": "#0072B2", "convnext": "#D55E00", "lite0": "#009E73",
     "pilot": "#0072B2", "random": "#7f7f7f", "grid": "#000000", "norm_largest": "#E69F00",
     "norm_smallest": "#D55E00", "cls_attention": "#009E73", "attention_received": "#CC79A7",
+    "diversity": "#56B4E9", "relevance": "#882255", "key_norm": "#999933",
 }
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 HEAT = "plasma"

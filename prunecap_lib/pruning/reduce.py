@@ -26,10 +26,10 @@ def keep_count(n: int, prune_ratio: float) -> int:
     return max(1, math.ceil(round((1 - check_ratio(prune_ratio)) * n, 9)))
 
 
-def keep_top_k(tokens: VisualTokens, scores: Tensor, k: int) -> VisualTokens:
-    """Keep the k tokens with the highest scores, in ascending order of their cells.
+def best_first(tokens: VisualTokens, scores: Tensor, k: int) -> Tensor:
+    """Positions of all tokens by falling score, [B, N]; ties go to the lowest index.
 
-    Args: scores [B, N]. Ties go to the lowest index. Raises InputError for a NaN score or a bad k.
+    Raises InputError for a NaN score, or where k of N cannot be kept.
     """
     N = tokens.x.shape[1]
     if not 1 <= k <= N:
@@ -37,5 +37,12 @@ def keep_top_k(tokens: VisualTokens, scores: Tensor, k: int) -> VisualTokens:
     if scores.isnan().any():
         raise InputError("a pruning score is NaN; look at the encoder's output or choose another scorer")
     # topk promises no order among equals; a stable sort does
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    return tokens.keep(order[:, :k].sort(dim=1).values)
+    return scores.sort(dim=1, descending=True, stable=True).indices
+
+
+def keep_top_k(tokens: VisualTokens, scores: Tensor, k: int) -> VisualTokens:
+    """Keep the k tokens with the highest scores, in ascending order of their cells.
+
+    Args: scores [B, N]. Ties go to the lowest index. Raises InputError for a NaN score or a bad k.
+    """
+    return tokens.keep(best_first(tokens, scores, k)[:, :k].sort(dim=1).values)

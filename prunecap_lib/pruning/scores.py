@@ -1,7 +1,9 @@
 """Which visual tokens matter? Each function gives every token a score, [B, N]; higher stays longer.
 
 ``random`` and ``grid`` know nothing of the picture: they are the baselines that every other score has to
-beat. Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads.
+beat. Whether long vectors hold the objects or short ones must be tried, for each encoder: of keys, in language
+models, the short ones are looked at most (Devoto et al. 2024, "A Simple and Effective L2 Norm-Based Strategy for
+KV Cache Compression"). Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..tokens import VisualTokens
+from ..tokens import SIGNALS, VisualTokens
+from .diversity import diversity_score
 
-SCORES = ("random", "grid", "norm_largest", "norm_smallest", "cls_attention", "attention_received", "pilot")
-ATTENTION_SCORES = ("cls_attention", "attention_received")  # the encoder's last block must show its weights
+ATTENTION_SCORES = SIGNALS  # the encoder's last attention block must show its weights and keys
+SCORES = ("random", "grid", "norm_largest", "norm_smallest", "cls_attention", "attention_received", "key_norm",
+          "pilot", "relevance", "diversity")
 
 
 def check_scorer(scorer: str) -> str:
@@ -88,11 +92,13 @@ def _signal(tokens: VisualTokens, name: str) -> Tensor:
 
 
 @torch.no_grad()
-def score_tokens(scorer: str, tokens: VisualTokens, *, pilot=None, generator: torch.Generator | None = None) -> Tensor:
+def score_tokens(scorer: str, tokens: VisualTokens, *, pilot=None, relevance=None, k: int | None = None,
+                 generator: torch.Generator | None = None) -> Tensor:
     """Scores [B, N] by a scorer's name.
 
     Args:
-        pilot: function from tokens to scores; the captioner brings it, for it needs the decoder.
+        pilot, relevance: functions from tokens to scores; the captioner brings them, for they need the decoder.
+        k: how many tokens will be kept, where it is known: ``diversity`` then orders no more.
         generator: source of ``random``'s noise, on the CPU.
 
     No gradient flows through a score: which tokens stay is not differentiable.
@@ -108,5 +114,9 @@ def score_tokens(scorer: str, tokens: VisualTokens, *, pilot=None, generator: to
             return -norm_score(tokens)
         case "pilot":
             return pilot(tokens)
+        case "relevance":
+            return relevance(tokens)
+        case "diversity":
+            return diversity_score(tokens, k)
         case name:
             return _signal(tokens, name)

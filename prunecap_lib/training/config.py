@@ -40,7 +40,7 @@ class TrainConfig:
     prune_ratio: float = 0.3
     """Share of the visual tokens removed before cross-attention, also while training."""
     scorer: str = "pilot"
-    """Which tokens stay: random, grid, norm_largest, norm_smallest, cls_attention, attention_received, pilot."""
+    """Which tokens stay: see prunecap_lib.pruning.SCORES ('relevance' is for captioning, not for training)."""
     d_model: int = 192
     layers: int = 2
     heads: int = 4
@@ -85,6 +85,9 @@ class TrainConfig:
 
     def __post_init__(self):
         keep_count(1, self.prune_ratio), check_scorer(self.scorer)
+        if self.scorer == "relevance":
+            raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
+                             "with 'pilot', and choose 'relevance' when the trained model captions")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
         for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):

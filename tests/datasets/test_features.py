@@ -11,6 +11,7 @@ from prunecap_lib.datasets import feature_build
 from prunecap_lib.datasets.features import FeatureCache, default_folder, fingerprint
 from prunecap_lib.errors import InputError, MissingFileError
 from prunecap_lib.preprocessing import Preprocessing
+from prunecap_lib.pruning import merge_similar
 from prunecap_lib.tokens import VisualTokens
 
 torch.set_num_threads(1)
@@ -91,6 +92,18 @@ def test_an_encoder_without_attention(tmp_path):
 def test_an_encoder_that_prunes_keeps_its_cells(tmp_path):
     tokens = make(Pictures(), Toy("pruning"), tmp_path / "cache").tokens([3, 4])
     assert tokens.x.shape == (2, 3, 8) and tokens.index.tolist() == [[0, 2, 3]] * 2
+
+
+def test_an_encoder_that_merges_keeps_its_groups(tmp_path):
+    class Merging(Toy):
+        def forward(self, images, *, need_attention=False):
+            return merge_similar(super().forward(images, need_attention=need_attention), 1)
+
+    encoder = Merging("vit")
+    cached = make(Pictures(), encoder, tmp_path / "cache").tokens([3, 4])
+    direct = expected(Pictures(), encoder, [3, 4])
+    assert torch.equal(cached.group, direct.group) and torch.equal(cached.index, direct.index)
+    assert cached.size.sum() == 8
 
 
 def test_second_opening_computes_nothing(tmp_path, toy, monkeypatch):

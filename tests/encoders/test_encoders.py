@@ -62,10 +62,11 @@ def test_attention_of_the_last_block(changes):
         last = encoder.blocks[-1]
         q, k, _ = last.attn.qkv(last.norm1(before_last)).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
         weights = (q @ k.transpose(-2, -1) / 8**0.5).softmax(-1)  # [B, h, T, T]
-    assert plain.attention_received is None and plain.cls_attention is None
+    assert plain.attention_received is None and plain.cls_attention is None and plain.key_norm is None
     torch.testing.assert_close(asked.sequence, plain.sequence, atol=1e-5, rtol=1e-5)
     P = encoder.prefix_tokens
     torch.testing.assert_close(asked.attention_received, weights.mean(dim=(1, 2))[:, P:])
+    torch.testing.assert_close(asked.key_norm, k.norm(dim=-1).mean(dim=1)[:, P:])
     if encoder.config.class_token:
         torch.testing.assert_close(asked.cls_attention, weights[:, :, 0].mean(dim=1)[:, P:])
     else:

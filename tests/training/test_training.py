@@ -136,7 +136,8 @@ def test_nan_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, says", [
-    (dict(prune_ratio=1.0), "prune ratio"), (dict(scorer="luck"), "scorer"), (dict(epochs=0), "epochs"),
+    (dict(prune_ratio=1.0), "prune ratio"), (dict(scorer="luck"), "scorer"),
+    (dict(scorer="relevance"), "cannot train.*'pilot'"), (dict(epochs=0), "epochs"),
     (dict(lr=0.0), "lr"), (dict(lr=float("nan")), "lr"), (dict(cache_features=True), "freeze_encoder"),
 ])
 def test_impossible_settings_are_refused(tmp_path, changes, says):

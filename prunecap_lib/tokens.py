@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+# what an encoder can tell about its tokens when asked, one number each, [B, N]
 SIGNALS = ("cls_attention", "attention_received", "key_norm")
-"""What an encoder can tell about its tokens when asked: one number each, [B, N]."""
 
 
 def _widen(values: Tensor, like: Tensor) -> Tensor:

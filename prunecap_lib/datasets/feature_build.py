@@ -21,8 +21,8 @@ from .base import CaptionDataset, ImageId, read_json
 
 _META = "features.json"
 _FORMAT = 1
+# arrays that say where tokens belong, whole numbers, stored where the encoder drops or merges tokens
 PLACES = ("index", "group")
-"""Arrays that say where tokens belong: whole numbers, stored where the encoder drops or merges tokens."""
 
 
 def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encoder_print: str, *,

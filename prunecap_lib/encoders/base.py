@@ -136,8 +136,9 @@ class Block(nn.Module):
         self.mlp = Mlp(channels, hidden, activation)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
 
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        y, weights = self.attn(self.norm1(x), need_weights)
+    def forward(self, x: Tensor, need_weights: bool = False, **more) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention."""
+        y, weights = self.attn(self.norm1(x), need_weights, **more)
         x = x + self.ls1(y)
         return x + self.ls2(self.mlp(self.norm2(x))), weights
 

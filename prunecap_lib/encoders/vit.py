@@ -9,14 +9,18 @@ T = P + N, C channels, h heads, Dh = C / h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..preprocessing import Preprocessing
-from ..tokens import VisualTokens
+from ..tokens import SIGNALS, VisualTokens
 from .base import Attention, Block, Encoder, init_weights
+
+if TYPE_CHECKING:
+    from ..pruning import Schedule
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,10 @@ class ViT(Encoder):
     """Vision Transformer without its classifier.
 
     ``forward(images [B, 3, S, S])`` gives the N patch tokens, after the last LayerNorm, in ``x``, and the
-    class and register tokens in ``prefix``.
+    class and register tokens in ``prefix``. With a ``schedule`` tokens go on the way, and fewer come out.
     """
 
+    schedule: Schedule | None = None
     head_keys = ("head.", "fc_norm.", "attn_pool.")
 
     def __init__(self, config: ViTConfig, *, name: str, preprocessing: Preprocessing):
@@ -113,22 +118,32 @@ class ViT(Encoder):
 
         ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries
         and heads of the last block), ``key_norm`` (the length of its key there, mean over heads) and, with a
-        class token, ``cls_attention`` (what it gets from CLS alone).
-        Only the last block then leaves the fused attention kernel.
+        class token, ``cls_attention`` (what it gets from CLS alone). Only the last block then leaves the fused
+        attention kernel, and those after which a schedule asks for weights.
         """
         self.check_images(images)
-        x = self.norm_pre(self.embed(images))
-        for block in self.blocks[:-1]:
-            x, _ = block(x)
-        last, before = self.blocks[-1], x
-        x, weights = last(x, need_weights=need_attention)
-        x = self.norm(x)
+        x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
+        tokens, mask = VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None), {}
+        for number, block in enumerate(self.blocks, 1):
+            rate = self.schedule.rate_after(number) if self.schedule else None
+            asked = need_attention if number == len(self.blocks) else rate and self.schedule.needs_attention
+            before = x
+            x, weights = block(x, need_weights=bool(asked), **mask)
+            if rate:
+                keys = block.attn.keys(block.norm1(before)) if self.schedule.compares_keys or asked else None
+                tokens = self.schedule.reduce(self._tell(tokens, x, weights, keys), rate, keys)
+                x, mask = tokens.sequence, self.schedule.mask(tokens)
+        keys = block.attn.keys(block.norm1(before)) if need_attention else None
+        return self._tell(tokens, self.norm(x), weights, keys)
 
-        P, signals = self.prefix_tokens, {}
-        if need_attention:
-            weights = weights.mean(dim=1)  # [B, h, T, T] -> [B, T, T]: row looks at column
+    def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None) -> VisualTokens:
+        """The same cells with x [B, T, C], and what weights [B, h, T, T] and keys [B, h, T, Dh] say of them."""
+        P, signals = self.prefix_tokens, dict.fromkeys(SIGNALS)
+        if weights is not None:
+            weights = weights.mean(dim=1)  # [B, T, T]: row looks at column
             signals["attention_received"] = weights.mean(dim=1)[:, P:]
-            signals["key_norm"] = last.attn.keys(last.norm1(before)).float().norm(dim=-1).mean(dim=1)[:, P:]
             if self.config.class_token:
                 signals["cls_attention"] = weights[:, 0, P:]
-        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, **signals)
+        if keys is not None:
+            signals["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
+        return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **signals)

@@ -104,7 +104,6 @@ def test_wrong_pictures(name, shape):
     (dict(name="swin_tiny_patch4_window7_224", image_size=3), "too small for one token; give at least 32"),
     (dict(name="coatnet_pico_rw_224", image_size=1), "image_size 1"),
     (dict(name="vit", image_size=0), "image_size is 0"),
-    (dict(name="vit", schedule={3: 0.5}), "schedule"),
     (dict(name="vit", pretrained=True), "our own"),
     (dict(name="vit", pretrained=True, state_dict={}), "not both"),
 ])

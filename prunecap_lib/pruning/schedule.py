@@ -1,0 +1,118 @@
+"""Where inside an encoder do tokens go, and how many? After given blocks, each time a share of those still there.
+
+Rao et al. 2021 (DynamicViT) keep 0.7 of the tokens after blocks 3, 6 and 9; Liang et al. 2022 (EViT) do so with
+the attention of the class token and fuse the rest; Bolya et al. 2023 (ToMe) merge a few after every block.
+
+Shapes: B pictures, N visual tokens, P prefix tokens, C channels, Dh head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..tokens import VisualTokens
+from .fuse import fuse_rest
+from .merge import merge_similar, proportional_bias
+from .reduce import keep_count, keep_top_k
+from .scores import ATTENTION_SCORES, check_scorer, score_tokens
+
+REDUCTIONS = ("keep", "fuse", "merge")
+_NEED_A_DECODER = ("pilot", "relevance")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Pruning inside an encoder.
+
+    Attributes:
+        after: numbers of the blocks after which tokens are reduced, ascending; the first block is 1.
+        keep: share in (0, 1] of the tokens present there that stay, one for each of ``after``.
+        scorer: which stay (not asked where similar tokens merge).
+        reduction: what becomes of the rest: "keep" drops them, "fuse" leaves one token in their place, "merge"
+            merges the most similar instead.
+
+    Raises InputError for settings that cannot be.
+    """
+
+    after: tuple[int, ...]
+    keep: tuple[float, ...]
+    scorer: str = "attention_received"
+    reduction: str = "keep"
+
+    def __post_init__(self):
+        if not self.after or len(self.after) != len(self.keep):
+            raise InputError(f"schedule: {len(self.after)} blocks and {len(self.keep)} keep rates; give one rate for "
+                             "each block, and at least one")
+        if list(self.after) != sorted(set(self.after)) or self.after[0] < 1:
+            raise InputError(f"schedule: blocks {self.after} must ascend, and the first block is 1")
+        for rate in self.keep:
+            if not 0 < rate <= 1:
+                raise InputError(f"schedule: keep rate {rate} is outside (0, 1]: it is the share of tokens that "
+                                 "stay; 1 keeps all")
+        if self.reduction not in REDUCTIONS:
+            raise InputError(f"schedule: reduction {self.reduction!r} is unknown; choose one of "
+                             f"{', '.join(REDUCTIONS)}")
+        if check_scorer(self.scorer) in _NEED_A_DECODER:
+            raise InputError(f"schedule: scorer {self.scorer!r} asks the decoder, which an encoder does not know; "
+                             "use 'attention_received', 'cls_attention', 'key_norm', 'grid' or another")
+
+    @classmethod
+    def merging(cls, r: int, *, tokens: int, depth: int) -> Schedule:
+        """ToMe's: after every block but the last, r of N ``tokens`` merge into others, as long as there are enough."""
+        after, keep = [], []
+        for block in range(1, depth):
+            merged = min(r, tokens // 2)
+            after.append(block)
+            keep.append((tokens - merged) / tokens)
+            tokens -= merged
+        return cls(tuple(after), tuple(keep), reduction="merge")
+
+    @property
+    def needs_attention(self) -> bool:
+        """Must the blocks show their attention weights? Those then leave the fused kernel."""
+        return self.reduction != "merge" and self.scorer in ATTENTION_SCORES
+
+    @property
+    def compares_keys(self) -> bool:
+        return self.reduction == "merge"
+
+    def check_depth(self, depth: int) -> None:
+        """Raises InputError where a block does not exist, or nothing would follow the last reduction."""
+        if self.after[-1] >= depth:
+            raise InputError(f"schedule: after block {self.after[-1]} of {depth} nothing is left to save; name "
+                             f"blocks from 1 to {depth - 1}")
+
+    def rate_after(self, block: int) -> float | None:
+        """The keep rate after this block, or None where nothing happens."""
+        return self.keep[self.after.index(block)] if block in self.after else None
+
+    def counts(self, n: int) -> tuple[int, ...]:
+        """How many of n tokens there are after each reduction."""
+        left = []
+        for rate in self.keep:
+            k = keep_count(n, 1 - rate)
+            n = k + (self.reduction == "fuse" and k < n)
+            left.append(n)
+        return tuple(left)
+
+    def reduce(self, tokens: VisualTokens, rate: float, keys: Tensor | None = None) -> VisualTokens:
+        """Tokens in the middle of an encoder -> fewer. ``keys`` [B, h, P+N, Dh]: what "merge" compares."""
+        N = tokens.x.shape[1]
+        k = keep_count(N, 1 - rate)
+        if k == N:
+            return tokens
+        if self.reduction == "merge":
+            metric = None if keys is None else keys.mean(dim=1)[:, tokens.prefix_count :]
+            while (left := tokens.x.shape[1]) > k:  # at most half of the tokens can merge at once
+                tokens = merge_similar(tokens, min(left - k, left // 2), metric)
+                metric = None
+            return tokens
+        scores = score_tokens(self.scorer, tokens, k=k)
+        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, scores, k)
+
+    def mask(self, tokens: VisualTokens) -> dict[str, Tensor]:
+        """What the next blocks' attention gets: merged tokens count as many as they are, [B, 1, 1, P+N]."""
+        return {"mask": proportional_bias(tokens).to(tokens.x.dtype)} if self.reduction == "merge" else {}

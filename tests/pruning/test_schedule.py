@@ -1,0 +1,107 @@
+"""Does a schedule drop what it says, where it says, and nothing else?"""
+
+import pytest
+import torch
+
+from prunecap_lib.encoders import build_encoder
+from prunecap_lib.errors import InputError
+from prunecap_lib.pruning import Schedule
+
+INSIDE = ("random", "grid", "norm_largest", "norm_smallest", "cls_attention", "attention_received", "key_norm",
+          "diversity")
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def vit(schedule=None):
+    """16 tokens, a class token, 12 blocks; larger weights than a fresh ViT's, so that attention is not flat."""
+    torch.manual_seed(0)
+    encoder = build_encoder("vit_tiny_patch16_224", image_size=64, schedule=schedule).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return encoder
+
+
+@pytest.mark.parametrize("reduction", ["keep", "fuse", "merge"])
+def test_keep_all_equals_unpruned(images, reduction):
+    with torch.no_grad():
+        plain, all_kept = vit()(images), vit(Schedule((3, 6), (1.0, 1.0), reduction=reduction))(images)
+    torch.testing.assert_close(all_kept.x, plain.x, atol=1e-5, rtol=1e-5)
+    assert torch.equal(all_kept.index, plain.index)
+
+
+@pytest.mark.parametrize("scorer", INSIDE)
+@pytest.mark.parametrize("reduction", ["keep", "fuse", "merge"])
+def test_as_many_tokens_come_out_as_were_counted(images, scorer, reduction):
+    schedule = Schedule((3, 6, 9), (0.7, 0.5, 0.3), scorer, reduction)
+    with torch.no_grad():
+        tokens = vit(schedule)(images, need_attention=True)
+    assert schedule.counts(16) == {"keep": (12, 6, 2), "fuse": (13, 8, 4), "merge": (12, 6, 2)}[reduction]
+    assert tokens.x.shape[1] == tokens.index.shape[1] == tokens.attention_received.shape[1] == schedule.counts(16)[-1]
+    assert tokens.prefix_count == 1
+    assert (tokens.index.diff(dim=1) > 0).all()
+    # what is fused or merged still carries every cell of the picture
+    assert tokens.size.sum(dim=1).tolist() == [float(tokens.x.shape[1] if reduction == "keep" else 16)] * 2
+
+
+def test_gathered_equals_masked(images):
+    """Dropping tokens gives the others what hiding them as keys would."""
+    encoder = vit(Schedule((4,), (0.5,)))
+    with torch.no_grad():
+        tokens = encoder(images)
+        x = encoder.embed(images)
+        for block in encoder.blocks[:4]:
+            x, _ = block(x)
+        seen = torch.zeros(2, 16, dtype=torch.bool).scatter(1, tokens.index, True)
+        seen = torch.cat([torch.ones(2, 1, dtype=torch.bool), seen], dim=1)[:, None, None]
+        for block in encoder.blocks[4:]:
+            x, _ = block(x, mask=seen)
+        x = encoder.norm(x)
+    assert tokens.x.shape[1] == 8
+    torch.testing.assert_close(tokens.prefix, x[:, :1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(tokens.x, x[:, 1:].gather(1, tokens.index[..., None].expand_as(tokens.x)),
+                               atol=1e-4, rtol=1e-4)
+
+
+def test_twins_may_merge_unnoticed(images):
+    """Two equal tokens, merged and counted as two, tell the others what both would: proportional attention."""
+    patches = images.unfold(3, 16, 16)[:, :, :, ::2]                       # every second column of patches ...
+    twins = patches.repeat_interleave(2, dim=3).flatten(3, 4)              # ... twice
+    plain, merging = vit(), vit(Schedule((1,), (0.5,), reduction="merge"))
+    with torch.no_grad():
+        for encoder in (plain, merging):
+            encoder.pos_embed[:, 1:] = 0
+        expected, tokens = plain(twins), merging(twins)
+    assert tokens.size.tolist() == [[2.0] * 8] * 2
+    torch.testing.assert_close(tokens.x, expected.x[:, 1::2], atol=1e-4, rtol=1e-4)
+
+
+def test_merging_a_few_after_every_block(images):
+    schedule = Schedule.merging(2, tokens=16, depth=12)
+    assert schedule.counts(16) == (14, 12, 10, 8, 6, 4, 2, 1, 1, 1, 1)
+    with torch.no_grad():
+        assert vit(schedule)(images).size.tolist() == [[16.0], [16.0]]
+
+
+@pytest.mark.parametrize("settings, says", [
+    (dict(after=(3,), keep=(0.0,)), "keep rate 0.0"), (dict(after=(3,), keep=(1.1,)), "keep rate 1.1"),
+    (dict(after=(3,), keep=(float("nan"),)), "keep rate nan"), (dict(after=(), keep=()), "0 blocks"),
+    (dict(after=(3, 6), keep=(0.5,)), "2 blocks and 1 keep rates"), (dict(after=(6, 3), keep=(0.5, 0.5)), "ascend"),
+    (dict(after=(0,), keep=(0.5,)), "first block is 1"), (dict(after=(3,), keep=(0.5,), reduction="melt"), "'melt'"),
+    (dict(after=(3,), keep=(0.5,), scorer="pilot"), "asks the decoder"),
+    (dict(after=(3,), keep=(0.5,), scorer="luck"), "scorer 'luck'"),
+])
+def test_impossible_schedules(settings, says):
+    with pytest.raises(InputError, match=says):
+        Schedule(**settings)
+
+
+def test_a_schedule_must_fit_its_encoder():
+    with pytest.raises(InputError, match="after block 12 of 12 nothing is left to save"):
+        build_encoder("vit_tiny_patch16_224", image_size=64, schedule=Schedule((12,), (0.5,)))
+    with pytest.raises(InputError, match="inside a ViT only"):
+        build_encoder("convnext", schedule=Schedule((1,), (0.5,)))

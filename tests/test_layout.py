@@ -94,7 +94,7 @@ def test_no_file_speaks_of_one_machine():
 def test_every_public_module_is_on_the_api_page():
     page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"automodule:: prunecap_lib\.(\w+)", page))
-    present = {names(path)[0] for path in MODULES} - {"__init__", "cli"}
+    present = {names(path)[0] for path in MODULES} - {"__init__", "__main__", "cli"}
     assert present <= listed, f"book/api.md lacks {sorted(present - listed)}"
 
 

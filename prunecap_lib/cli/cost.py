@@ -51,7 +51,7 @@ class CostCommand:
     gpu_memory: str | None = None
     """Also find the largest batch that trains on a GPU of this size, like 24GB (taken as 24 GiB, as on the box)."""
     freeze_encoder: bool = False
-    """With --gpu-memory: the encoder is not trained."""
+    """With --gpu-memory: the encoder is not trained (a checkpoint's stays as it was)."""
     cache_features: bool = False
     """With --gpu-memory: train from stored features (with --freeze-encoder)."""
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -115,6 +115,7 @@ def model_of(command: CostCommand):
         captioner = Captioner.load(command.checkpoint)
         same = {key: value for key, value in asdict(captioner.config).items()
                 if key in TrainConfig.__dataclass_fields__}
+        training["freeze_encoder"] |= captioner.config.frozen_encoder
         config = TrainConfig(**same | dict(max_words=captioner.config.max_length - 2,
                                            vocabulary_size=len(captioner.vocabulary)) | training)
         return command.checkpoint, captioner, config
@@ -150,7 +151,8 @@ def training_words(config) -> str:
     """How a training is set up, in words."""
     encoder = "features stored" if config.cache_features else "encoder frozen" if config.freeze_encoder else \
         "encoder trained"
-    return f"{config.precision}, {encoder}, {config.captions_per_image} captions a picture, estimated"
+    captions = "1 caption" if config.captions_per_image == 1 else f"{config.captions_per_image} captions"
+    return f"{config.precision}, {encoder}, {captions} a picture; estimated"
 
 
 def table(name: str, ledger) -> list[str]:

@@ -13,6 +13,7 @@ commands:
   caption    caption pictures, and draw which tokens were kept and where each word looked
   train      train a captioner, or go on with a run that was stopped
   evaluate   caption a data set's split and score the captions
+  cost       count operations, seconds and training memory, pruned and not
   data       draw Scenes, or look at what is in a data set
 
 examples:
@@ -20,11 +21,12 @@ examples:
   prunecap caption photo.jpg --prune-ratio 0.5 --figure out.png
   prunecap train --dataset scenes --encoder vit --out runs/first
   prunecap evaluate --checkpoint runs/first/checkpoint --dataset scenes --split test
+  prunecap cost --preset seed --prune-ratio 0.3 --gpu-memory 24GB
   prunecap data scenes --out data/scenes --n 1000
 
 prunecap COMMAND --help lists a command's options.
 """
-COMMANDS = ("caption", "train", "evaluate", "data")
+COMMANDS = ("caption", "train", "evaluate", "cost", "data")
 
 
 def main(argv: list[str] | None = None) -> None:

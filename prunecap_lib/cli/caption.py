@@ -97,15 +97,7 @@ def figure_path(figure: Path, picture: Path, count: int) -> Path:
 
 
 def save_figure(path: Path, picture, caption, captioner) -> None:
-    import matplotlib
-    matplotlib.use("Agg")
     from ..plotting import describe_caption, draw_caption
-    fig = draw_caption(picture, caption, captioner.preprocessing)
-    metadata = {"Title": caption.text, "Description": describe_caption(caption)} if path.suffix == ".png" else None
-    try:
-        fig.savefig(path, metadata=metadata)
-    except (OSError, ValueError) as error:
-        raise InputError(f"figure {path} cannot be written ({error}); choose another place, and an ending like "
-                         ".png, .svg or .pdf") from error
-    matplotlib.pyplot.close(fig)
-    print(f"figure: {path}", file=sys.stderr)
+    from .figures import save
+    save(lambda: draw_caption(picture, caption, captioner.preprocessing), path, title=caption.text,
+         description=describe_caption(caption))

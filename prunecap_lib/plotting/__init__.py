@@ -1,5 +1,6 @@
 """Every figure the book and the command line draw."""
 
+from .costs import describe_ledger, plot_ledger
 from .curves import plot_intervals, plot_sweep, plot_training
 from .pictures import (
            axes_of,
@@ -13,6 +14,6 @@ from .pictures import (
 )
 from .style import COLOURS, PALETTE, label_line, label_lines, style
 
-__all__ = ["COLOURS", "PALETTE", "axes_of", "contact_sheet", "describe_caption", "draw_caption", "draw_kept",
-           "draw_pruning", "label_line", "label_lines", "plot_intervals", "plot_sweep", "plot_training",
-           "show_map", "show_picture", "style"]
+__all__ = ["COLOURS", "PALETTE", "axes_of", "contact_sheet", "describe_caption", "describe_ledger", "draw_caption",
+           "draw_kept", "draw_pruning", "label_line", "label_lines", "plot_intervals", "plot_ledger", "plot_sweep",
+           "plot_training", "show_map", "show_picture", "style"]

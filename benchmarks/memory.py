@@ -1,0 +1,83 @@
+"""Is the memory that `prunecap cost` tells the memory that training takes? Told, counted and measured side by side.
+
+    python benchmarks/memory.py --json data/results/memory.json
+
+Each row runs in processes of its own: what fake tensors tell, the live tensors of a real training step, and by how
+much the process grew (its largest resident set, less that before the step). The first must agree with the second
+within 5%; the third also holds what operations take for themselves and what the allocator keeps back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from prunecap_lib import TrainConfig
+from prunecap_lib.costs import training_memory
+from prunecap_lib.costs.memory import measured_memory
+from prunecap_lib.reports import provenance, write_json
+
+WITHIN = 0.05
+PRESET = TrainConfig.seed_preset(encoder="vit_small_patch16_224", batch_size=8, precision="fp32")
+ROWS = {
+    "ViT-S, fp32": PRESET,
+    "ViT-S, bf16": replace(PRESET, precision="bf16"),
+    "ViT-S frozen, fp32": replace(PRESET, freeze_encoder=True, batch_size=32),
+    "ConvNeXt pico, fp32": replace(PRESET, encoder="convnext_pico"),
+    "Swin-T, fp32": replace(PRESET, encoder="swin_tiny_patch4_window7_224", scorer="grid"),
+}
+MIB = 2**20
+
+
+def one(config: TrainConfig, kind: str) -> dict:
+    """One figure, in this process."""
+    import resource
+    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    told = kind == "told"
+    size = training_memory(config, device="cpu") if told else measured_memory(config)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB on Linux
+    return {"mib": size / MIB, "grown_mib": grown / 1024, "seconds": time.perf_counter() - start}
+
+
+def fresh(name: str, kind: str) -> dict:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--row", name, "--kind", kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--row", choices=ROWS, help="run one row, here, and print its figure")
+    parser.add_argument("--kind", choices=("told", "measured"), default="told")
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(one(ROWS[options.row], options.kind)))
+        return
+    rows = []
+    for name, config in ROWS.items():
+        told, measured = fresh(name, "told"), fresh(name, "measured")
+        off = told["mib"] / measured["mib"] - 1
+        rows.append({"name": name, "batch_size": config.batch_size, "told_mib": round(told["mib"], 1),
+                     "live_mib": round(measured["mib"], 1), "process_grew_mib": round(measured["grown_mib"], 1),
+                     "told_against_live": round(off, 4), "seconds_to_tell": round(told["seconds"], 1)})
+        print(f"{name:20} batch {config.batch_size:3}: told {told['mib']:6.0f} MiB, live {measured['mib']:6.0f} MiB "
+              f"({off:+.1%}, {'within' if abs(off) <= WITHIN else 'MISSED'} {WITHIN:.0%}), process grew "
+              f"{measured['grown_mib']:6.0f} MiB; told in {told['seconds']:.1f} s", flush=True)
+    if options.json:
+        configs = {name: asdict(config) for name, config in ROWS.items()}
+        write_json(options.json, {"rows": rows, "configs": configs, "provenance": provenance()})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,183 @@
+"""``prunecap cost``: what captioning and training cost, and what pruning saves of it, without doing either."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from ..errors import InputError
+
+DESCRIPTION = """Count the operations of every stage from picture to caption, with all tokens and pruned.
+
+Nothing is downloaded and, but for --time, nothing is computed: shapes are enough.
+
+examples:
+  prunecap cost --checkpoint scenes-vit
+  prunecap cost --preset seed --prune-ratio 0.3 --gpu-memory 24GB
+  prunecap cost --encoder convnext_tiny --prune-ratio 0.5 --beams 5 --figure cost.png
+  prunecap cost --checkpoint photos-lite0 --time --json
+"""
+
+
+@dataclass(frozen=True)
+class CostCommand:
+    checkpoint: str | None = None
+    """A name under data/checkpoints, or a checkpoint's folder."""
+    preset: Literal["seed"] | None = None
+    """Sizes of the presentation that began this course; taken where no checkpoint is given."""
+    encoder: str | None = None
+    """Another encoder in the preset's place: 'vit', 'convnext', or one of timm's."""
+    image_size: int | None = None
+    """Side of the picture in pixels; default: the encoder's own."""
+    vocabulary_size: int | None = None
+    """Entries of the vocabulary; default: the preset's."""
+    prune_ratio: float | None = None
+    """Share of the visual tokens removed; default: the model's own."""
+    scorer: str | None = None
+    """Which tokens stay; default: the model's own."""
+    words: int = 20
+    """Words written, the caption's end included."""
+    beams: int = 1
+    batch: int = 1
+    """Pictures captioned at once."""
+    time: bool = False
+    """Also time the stages on this machine, pruned and not by turns."""
+    repeats: int = 9
+    gpu_memory: str | None = None
+    """Also find the largest batch that trains on a GPU of this size, like 24GB (taken as 24 GiB, as on the box)."""
+    freeze_encoder: bool = False
+    """With --gpu-memory: the encoder is not trained (a checkpoint's stays as it was)."""
+    cache_features: bool = False
+    """With --gpu-memory: train from stored features (with --freeze-encoder)."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """With --gpu-memory: of the training."""
+    figure: Path | None = None
+    """Draw the stages as bars."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+def main(argv: list[str]) -> None:
+    command = tyro.cli(CostCommand, args=argv, prog="prunecap cost", description=DESCRIPTION)
+    gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
+    from ..costs import latency, ledger
+    from ..reports import provenance
+    name, captioner, config = model_of(command)
+    settings = dict(prune_ratio=command.prune_ratio, scorer=command.scorer, words=command.words, beams=command.beams)
+    found = ledger(captioner, batch=command.batch, **settings)
+    report = {"model": name, "ledger": asdict(found), "speedup": found.speedup}
+    lines = table(name, found)
+    if command.time:
+        captioner, images = on_this_machine(captioner, command.batch)
+        times = latency(captioner, images, repeats=command.repeats, **settings)
+        report["latency"] = asdict(times)
+        lines += ["", *time_table(times)]
+    if gpu_memory is not None:
+        batches = largest_batches(config, gpu_memory, found.prune_ratio)
+        report["largest_batch"] = {"gpu_memory": gpu_memory, "precision": config.precision,
+                                   "captions_per_image": config.captions_per_image, **batches}
+        lines += ["", f"largest batch that trains on {command.gpu_memory} ({training_words(config)}):",
+                  *(f"  {kind.replace('_', ' '):10} {pictures:7,} pictures" for kind, pictures in batches.items())]
+    print(json.dumps(report | {"provenance": provenance()}, indent=1) if command.json else "\n".join(lines))
+    if command.figure:
+        from ..plotting import describe_ledger, plot_ledger
+        from .figures import save
+        save(lambda: plot_ledger(found, name), command.figure, title=f"Operations of {name}",
+             description=describe_ledger(found))
+
+
+def parse_memory(text: str) -> int:
+    """'24GB' or '40960 MiB' -> bytes, in powers of 1024 either way. Raises InputError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GM])(?:i?B)?\s*", text, re.IGNORECASE)
+    if not match or float(match[1]) == 0:
+        raise InputError(f"gpu memory {text!r} is not an amount of memory; write it like 24GB or 40960MiB")
+    return int(float(match[1]) * 2 ** {"G": 30, "M": 20}[match[2].upper()])
+
+
+def model_of(command: CostCommand):
+    """A name to show, the captioner (a preset's has no numbers), and how it would be trained."""
+    from ..captioner import Captioner
+    from ..costs.memory import training_outline
+    from ..training import TrainConfig
+    training = dict(freeze_encoder=command.freeze_encoder, cache_features=command.cache_features,
+                    precision=command.precision)
+    training |= {"scorer": command.scorer} if command.scorer else {}
+    if command.checkpoint is not None:
+        for option in ("preset", "encoder", "image_size", "vocabulary_size"):
+            if (value := getattr(command, option)) is not None:
+                raise InputError(f"{option.replace('_', ' ')} {value!r} and checkpoint {command.checkpoint!r} cannot "
+                                 "go together: a checkpoint fixes its sizes; leave one of them out")
+        captioner = Captioner.load(command.checkpoint)
+        same = {key: value for key, value in asdict(captioner.config).items()
+                if key in TrainConfig.__dataclass_fields__}
+        training["freeze_encoder"] |= captioner.config.frozen_encoder
+        config = TrainConfig(**same | dict(max_words=captioner.config.max_length - 2,
+                                           vocabulary_size=len(captioner.vocabulary)) | training)
+        return command.checkpoint, captioner, config
+    config = TrainConfig.seed_preset(**training)
+    if command.encoder is not None:
+        config = replace(config, encoder=command.encoder, image_size=None)
+    if command.image_size is not None:
+        config = replace(config, image_size=command.image_size)
+    if command.vocabulary_size is not None:
+        config = replace(config, vocabulary_size=command.vocabulary_size)
+    config = replace(config, max_words=max(config.max_words, command.words))
+    return config.encoder, training_outline(config, config.vocabulary_size), config
+
+
+def on_this_machine(captioner, batch: int):
+    """The captioner with numbers (fresh ones where it has none), and a batch of noise."""
+    import torch
+
+    from ..captioner import Captioner
+    if captioner.device.type == "meta":
+        captioner = Captioner(captioner.config, captioner.vocabulary)
+    side = captioner.encoder.image_size
+    return captioner.eval(), torch.randn(batch, 3, side, side)
+
+
+def largest_batches(config, gpu_memory: int, prune_ratio: float) -> dict[str, int]:
+    from ..costs import largest_batch
+    return {"all_tokens": largest_batch(replace(config, prune_ratio=0.0), gpu_memory),
+            "pruned": largest_batch(replace(config, prune_ratio=prune_ratio), gpu_memory)}
+
+
+def training_words(config) -> str:
+    """How a training is set up, in words."""
+    encoder = "features stored" if config.cache_features else "encoder frozen" if config.freeze_encoder else \
+        "encoder trained"
+    captions = "1 caption" if config.captions_per_image == 1 else f"{config.captions_per_image} captions"
+    return f"{config.precision}, {encoder}, {captions} a picture; estimated"
+
+
+def table(name: str, ledger) -> list[str]:
+    """The ledger's lines."""
+    prefix = f" + {ledger.prefix} prefix" if ledger.prefix else ""
+    lines = [f"{name}: {ledger.tokens}{prefix} tokens, {ledger.kept} kept by {ledger.scorer}; {ledger.words} words, "
+             f"beams {ledger.beams}, batch {ledger.batch}", "",
+             f"{'GFLOPs':16} {'all tokens':>12} {'pruned':>12} {'saved':>8}"]
+    rows = [*((stage, ledger.unpruned[stage], flops) for stage, flops in ledger.flops.items()),
+            ("total", ledger.unpruned_total, ledger.total)]
+    lines += [f"{stage:16} {before / 1e9:12.4f} {after / 1e9:12.4f} {f'{1 - after / before:.1%}' if before else '':>8}"
+              for stage, before, after in rows]
+    if ledger.carried_back:
+        lines.append("(so few words look that their queries meet the tokens themselves: no key is projected)")
+    lines += [f"at most {ledger.speedup:.3f} times as fast", "", f"{'parameters':16} {'millions':>12}"]
+    return lines + [f"{part:16} {count / 1e6:12.3f}" for part, count in ledger.parameters.items()]
+
+
+def time_table(times) -> list[str]:
+    """The clock's lines: medians with quartiles."""
+    def cell(q) -> str:
+        return f"{1000 * q.median:.2f} ({1000 * q.low:.2f}–{1000 * q.high:.2f})"
+
+    lines = [f"{'milliseconds':16} {'all tokens':>26} {'pruned':>26}"]
+    lines += [f"{stage:16} {cell(times.unpruned[stage]):>26} {cell(q):>26}" for stage, q in times.pruned.items()]
+    ratio = times.speedup
+    return [*lines, f"measured {ratio.median:.3f} ({ratio.low:.3f}–{ratio.high:.3f}) times as fast; operations alone "
+                    f"say {times.theoretical:.3f}"]

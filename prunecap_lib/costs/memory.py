@@ -1,0 +1,207 @@
+"""How much memory will training take, on a GPU that is not here? A training step without numbers tells.
+
+Every operation runs on fake tensors, which have a shape, a type and a lifetime but no contents, and whoever
+would have held memory is counted. What that cannot see is kept apart as ``RESERVE``: the GPU's context, the
+libraries' workspaces, and what the allocator loses between blocks.
+
+Shapes: B pictures, R captions per picture, T words.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, replace
+from functools import cache
+from math import ceil
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..captioner import Captioner
+from ..encoders import build_encoder
+from ..errors import InputError
+from ..text import BOS
+from ..tokens import VisualTokens
+from ..training import TrainConfig
+from ..training.loop import parameter_groups
+from .outline import NoNumbers, placeholder_vocabulary
+
+RESERVE = 3 * 2**29
+"""Bytes of a GPU, 1.5 GiB, that training must leave to everything but tensors."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors alive that were made inside, views once, and the most there ever were."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: set[int] = set()
+
+    def add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return result
+
+
+class CudaAutocast(TorchFunctionMode):
+    """What autocast does on a GPU and not on a CPU: norms and softmax are computed, and kept, in 32 bits."""
+
+    WIDE = {F.layer_norm, F.group_norm, torch.norm, Tensor.norm, torch.softmax, Tensor.softmax, F.softmax}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.WIDE:
+            args = tree_map_only(Tensor, lambda x: x.float() if x.dtype == torch.half else x, args)
+        return func(*args, **(kwargs or {}))
+
+
+def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
+                    device: str = "cuda") -> int:
+    """Most bytes that tensors hold at any moment of training: weights, gradients, AdamW's state, activations.
+
+    Args:
+        vocabulary_size: entries of the vocabulary; None: the config's.
+        batch_size: pictures; None: the config's. Every caption is taken to be ``max_words`` long.
+        device: "cuda" or "cpu", whose kernels and rules are followed. None of it need be here.
+
+    Raises InputError where the config names no vocabulary_size, and for an unknown device.
+    """
+    return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
+                        fake=True)
+
+
+def measured_memory(config: TrainConfig, *, vocabulary_size: int | None = None,
+                    batch_size: int | None = None) -> int:
+    """The same count over a real training step on this CPU: what ``training_memory`` is checked against."""
+    return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, "cpu",
+                        fake=False)
+
+
+def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int | None = None,
+                  reserve: int = RESERVE) -> int:
+    """The largest batch that trains on a GPU of ``gpu_memory`` bytes; 0 where not one picture does.
+
+    Memory grows almost linearly with the batch. A line through two sizes gives a first answer, and the answer is
+    moved until it fits and the next larger batch does not.
+    """
+    size, room = _vocabulary_size(config, vocabulary_size), gpu_memory - reserve
+    memory = cache(lambda batch: _step_memory(config, size, batch, "cuda", fake=True))
+    few, many = 128, 256  # so many that activations and not AdamW's step make the peak
+    slope = max(1.0, (memory(many) - memory(few)) / (many - few))
+    fits, over = 0, None
+    guess = max(1, int(many + (room - memory(many)) // slope))
+    while over is None or over - fits > 1:
+        spare = room - memory(guess)
+        if spare >= 0:
+            fits, move = guess, max(1, int(spare // slope))
+        else:
+            over, move = guess, min(-1, -ceil(-spare / slope))
+        guess = max(fits + 1, guess + move)
+        if over is not None:
+            guess = min(guess, over - 1)
+    return fits
+
+
+def _vocabulary_size(config: TrainConfig, given: int | None) -> int:
+    size = given or config.vocabulary_size
+    if size is None:
+        raise InputError("vocabulary_size is missing: the config has no limit, and captions are not read for this; "
+                         "give the number of entries (the seed preset has 2033)")
+    return size
+
+
+def training_outline(config: TrainConfig, vocabulary_size: int) -> Captioner:
+    """The captioner that the config trains, on the meta device."""
+    with torch.device("meta"):
+        encoder = build_encoder(config.encoder, image_size=config.image_size)
+        return Captioner(config.captioner_config(encoder.image_size), placeholder_vocabulary(vocabulary_size),
+                         encoder=encoder)
+
+
+def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, *, fake: bool) -> int:
+    """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
+    if device not in ("cuda", "cpu"):
+        raise InputError(f"device {device!r} is unknown; memory can be told for 'cuda' and 'cpu'")
+    captioner = training_outline(config, vocabulary_size)
+    like = encoded(captioner)
+    with ExitStack() as modes:
+        if fake:
+            modes.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        live = modes.enter_context(LiveBytes())
+        modes.enter_context(NoNumbers())
+        captioner = captioner.to_empty(device="cpu").train()
+        for tensor in (*captioner.parameters(), *captioner.buffers()):
+            live.add(tensor)
+            if not fake:
+                torch.nn.init.normal_(tensor.detach(), std=0.02)  # memory as it comes may hold NaN
+        optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr,
+                                      foreach=device == "cuda")
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+        ids = torch.full((batch * config.captions_per_image, config.max_words + 2), BOS)
+        side = captioner.encoder.image_size
+        images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)
+        with autocast(config.precision, device):
+            logits = captioner(images, ids[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(),
+                               label_smoothing=config.label_smoothing)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(captioner.parameters(), config.clip)
+        optimizer.step()
+        return live.peak
+
+
+@contextmanager
+def autocast(precision: str, device: str) -> Iterator[None]:
+    """The device's mixed precision, for fake tensors that say they are on a CPU.
+
+    A GPU's bf16 is stood in for by fp16, which takes the same bytes: in bf16 a CPU's attention would leave the
+    fused kernel (see ``attention.attend``) and keep weights that no GPU keeps.
+    """
+    half = torch.half if device == "cuda" else torch.bfloat16
+    with torch.autocast("cpu", half, enabled=precision == "bf16"), ExitStack() as modes:
+        if device == "cuda" and precision == "bf16":
+            modes.enter_context(CudaAutocast())
+        yield
+
+
+@torch.no_grad()
+def encoded(captioner: Captioner) -> VisualTokens:
+    """The shapes of one picture's tokens, from an outline; one pruning, too, so that what it looks up is real."""
+    side = captioner.encoder.image_size
+    with NoNumbers():
+        tokens = captioner.encode(torch.empty(1, 3, side, side, device="meta"))
+        captioner.prune(tokens)
+    return tokens
+
+
+def batch_of(like: VisualTokens, batch: int) -> VisualTokens:
+    """Cached features of ``batch`` pictures, shaped as ``like``'s."""
+    values = {field.name: getattr(like, field.name) for field in fields(like)}
+    return replace(like, **{name: torch.zeros(batch, *value.shape[1:], dtype=value.dtype)
+                            for name, value in values.items() if isinstance(value, Tensor)})

@@ -1,0 +1,56 @@
+"""What is a captioner without its numbers? Shapes, on torch's meta device: as large as you like, in no memory."""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..captioner import Captioner, CaptionerConfig
+from ..errors import InputError
+from ..text import SPECIALS, Vocabulary
+
+
+class NoNumbers(TorchDispatchMode):
+    """Lets code that asks a tensor for its value run on tensors that have none.
+
+    A truth is answered with False (is any score NaN?), a number with 1. Tensors with numbers answer themselves.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            value = args[0]
+            if value.is_meta or isinstance(value, FakeTensor):
+                return False if value.dtype == torch.bool else 1
+        return func(*args, **(kwargs or {}))
+
+
+def outline(captioner: Captioner | CaptionerConfig, vocabulary_size: int | None = None) -> Captioner:
+    """A captioner's shapes, in evaluation mode: of one that exists, which is left as it is, or of a configuration.
+
+    Raises InputError where a configuration comes without the size of its vocabulary.
+    """
+    if isinstance(captioner, Captioner):
+        numbers = chain(captioner.parameters(), captioner.buffers())
+        return copy.deepcopy(captioner, {id(tensor): _shape(tensor) for tensor in numbers}).eval()
+    if vocabulary_size is None:
+        raise InputError("vocabulary_size is missing: a configuration does not know its vocabulary; "
+                         "give its number of entries (the seed preset has 2033)")
+    with torch.device("meta"):
+        return Captioner(captioner, placeholder_vocabulary(vocabulary_size)).eval()
+
+
+def _shape(tensor: Tensor) -> Tensor:
+    shape = tensor.detach().to("meta")
+    return nn.Parameter(shape, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shape
+
+
+def placeholder_vocabulary(size: int) -> Vocabulary:
+    """As many entries as asked for, that mean nothing. Raises InputError where the specials do not fit."""
+    if size <= len(SPECIALS):
+        raise InputError(f"vocabulary_size {size} is too small; {len(SPECIALS)} entries are specials")
+    return Vocabulary([*SPECIALS, *(f"word{i}" for i in range(len(SPECIALS), size))])

@@ -1,0 +1,78 @@
+"""Is the memory of a step without numbers the memory of a real one?"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from prunecap_lib import TrainConfig, VisualTokens
+from prunecap_lib.costs import largest_batch, training_memory
+from prunecap_lib.costs.memory import RESERVE, LiveBytes, measured_memory
+from prunecap_lib.errors import InputError
+from prunecap_lib.pruning.scores import _spread_order, grid_score
+
+TINY = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=4, captions_per_image=2, max_words=8,
+                   vocabulary_size=60, precision="fp32")
+
+
+def test_live_bytes_forget_what_is_gone():
+    with LiveBytes() as live:
+        a = torch.zeros(1000)
+        b = a.view(10, 100) + 1
+        assert live.now == 8000
+        del a
+        assert live.now == 4000
+        b = b * 2 + b
+        del b
+    assert live.now == 0 and live.peak == 12000
+
+
+@pytest.mark.parametrize("changes", [
+    dict(), dict(precision="bf16"), dict(encoder="convnext"), dict(freeze_encoder=True, precision="bf16"),
+    dict(freeze_encoder=True, cache_features=True)], ids=str)
+def test_as_much_as_a_real_step(changes):
+    config = replace(TINY, **changes)
+    assert training_memory(config, device="cpu") == pytest.approx(measured_memory(config), rel=0.05)
+
+
+def test_a_step_holds_weights_gradients_and_two_moments_at_least():
+    from prunecap_lib.costs.memory import training_outline
+    parameters = sum(p.numel() for p in training_outline(TINY, 60).parameters())
+    assert training_memory(TINY) > 4 * 4 * parameters
+    assert training_memory(replace(TINY, freeze_encoder=True)) < 4 * 4 * parameters
+
+
+def test_a_gpu_keeps_no_attention_weights():
+    config = replace(TINY, image_size=128, precision="bf16")
+    weights = 4 * 4 * 257 * 257 * 2  # of one block: 4 pictures, 4 heads, 257 tokens, 2 bytes
+    told = {device: training_memory(config, device=device) for device in ("cpu", "cuda")}
+    assert told["cpu"] - told["cuda"] > 5 * weights  # of all six blocks, but that at the peak
+
+
+def test_a_gpu_normalizes_in_32_bits():
+    config = replace(TINY, encoder="convnext", precision="bf16", image_size=128)
+    assert training_memory(config, device="cuda") > 1.05 * training_memory(config, device="cpu")
+
+
+def test_the_grid_score_is_none_the_wiser():
+    _spread_order.cache_clear()
+    training_memory(replace(TINY, scorer="grid"))
+    tokens = VisualTokens.full(torch.zeros(1, 64, 1), (8, 8))
+    score = grid_score(tokens)
+    _spread_order.cache_clear()
+    assert torch.equal(score, grid_score(tokens))
+
+
+def test_the_largest_batch_fits_and_the_next_does_not():
+    config, room = replace(TINY, freeze_encoder=True, cache_features=True), 100 * 2**20
+    batch = largest_batch(config, RESERVE + room)
+    assert training_memory(config, batch_size=batch) <= room < training_memory(config, batch_size=batch + 1)
+    assert largest_batch(config, RESERVE + 2**20) == 0
+    assert largest_batch(config, room, reserve=0) == batch
+
+
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match="vocabulary_size is missing"):
+        training_memory(TrainConfig())
+    with pytest.raises(InputError, match="device 'tpu' is unknown"):
+        training_memory(TINY, device="tpu")

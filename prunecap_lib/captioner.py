@@ -20,7 +20,16 @@ from .decoder import Decoder
 from .encoders import build_encoder
 from .errors import CheckpointError, InputError
 from .preprocessing import Preprocessing, load_image
-from .pruning import ATTENTION_SCORES, check_scorer, keep_count, keep_top_k, pilot_score, relevance_score, score_tokens
+from .pruning import (
+    ATTENTION_SCORES,
+    Schedule,
+    check_scorer,
+    keep_count,
+    keep_top_k,
+    pilot_score,
+    relevance_score,
+    score_tokens,
+)
 from .text import BOS, EOS, PAD, Vocabulary
 from .tokens import VisualTokens
 
@@ -52,6 +61,8 @@ class CaptionerConfig:
     """The encoder is not trained (and stays in evaluation mode)."""
     encoder_package: str | None = None
     """Python package that brings the encoder's weights; they are then left out of the checkpoint."""
+    schedule: Schedule | None = None
+    """Tokens that go inside the encoder. What ``prune_ratio`` removes is a share of those that come out."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +103,16 @@ class Captioner(nn.Module):
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
         """Args:
-            encoder: one built already (with pretrained weights, say); else a fresh one by config's name.
+            encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It gets
+                config's schedule.
             preprocessing: what the encoder is given; None: as it was pretrained.
         """
         super().__init__()
         keep_count(1, config.prune_ratio), check_scorer(config.scorer)
         self.config, self.vocabulary = config, vocabulary
         self.encoder = encoder or build_encoder(config.encoder, image_size=config.image_size)
+        if self.encoder.schedule != config.schedule:
+            self.encoder.set_schedule(config.schedule)
         if preprocessing is not None:
             self.encoder.preprocessing = preprocessing
         self.projection = Projection(self.encoder.channels, config.d_model)
@@ -256,6 +270,8 @@ class Captioner(nn.Module):
     def load(cls, name_or_path, *, device: str | torch.device = "cpu") -> Captioner:
         """A name under data/checkpoints ('scenes-vit') or a folder. Nothing is unpickled.
 
+        One that was trained with all tokens prunes inside its encoder from ``encoder.set_schedule`` on.
+
         Raises CheckpointError where the folder is missing, damaged, or of another version.
         """
         parts = checkpoint.read(name_or_path, {field.name for field in fields(CaptionerConfig)})
@@ -267,7 +283,7 @@ class Captioner(nn.Module):
         except RuntimeError as error:
             raise CheckpointError(f"checkpoint {parts.folder}: the weights do not fit config.json "
                                   f"({str(error).splitlines()[-1].strip()}); both must come from one save") from error
-        missing = [key for key in missing if not (config.encoder_package and key.startswith("encoder."))]
+        missing = [key for key in missing if not checkpoint.packaged(key, config)]
         if missing or unexpected:
             raise CheckpointError(f"checkpoint {parts.folder}: missing {missing[:3]}, unexpected {unexpected[:3]}; "
                                   "it was written by other code or is damaged")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
 from .files import recover_folder, replace_folder
 from .preprocessing import Preprocessing
+from .pruning import Schedule
 from .text import Vocabulary
 
 FORMAT = 1
@@ -69,9 +70,8 @@ class Parts:
 def write(folder: Path, captioner, *, half: bool = False, signature: str = "") -> None:
     """Write the two files into an existing folder."""
     from safetensors.torch import save_file
-    config = captioner.config
-    state = {key: value.detach().cpu() for key, value in captioner.state_dict().items()
-             if not (config.encoder_package and key.startswith("encoder."))}
+    config = replace(captioner.config, schedule=captioner.encoder.schedule)  # it may have been set later
+    state = {key: value.detach().cpu() for key, value in captioner.state_dict().items() if not packaged(key, config)}
     if config.tie_weights:
         del state["decoder.output.weight"]
     if half:
@@ -130,7 +130,15 @@ def _checked(config: dict, settings: set[str], folder: Path) -> dict:
     if unknown:
         raise CheckpointError(f"checkpoint {folder}: config.json has settings this version does not know "
                               f"({', '.join(sorted(unknown))}); install the version it was written by")
+    if (schedule := config.get("schedule")) is not None:  # older checkpoints do not name one
+        config["schedule"] = Schedule(**{key: tuple(value) if isinstance(value, list) else value
+                                         for key, value in schedule.items()})
     return config
+
+
+def packaged(key: str, config) -> bool:
+    """Is this weight left out, because a Python package brings it?"""
+    return config.encoder_package is not None and key.startswith("encoder.") and not key.startswith("encoder.added.")
 
 
 def packaged_encoder(config):

@@ -6,6 +6,8 @@ h heads, Dh = C / h, S side of the picture in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from ..attention import attend
 from ..errors import InputError
 from ..preprocessing import Preprocessing
+from ..pruning import Schedule
 from ..tokens import VisualTokens
 
 ACTIVATIONS = {
@@ -35,6 +38,10 @@ class Encoder(nn.Module):
         stride: pixels between neighbouring tokens (a ViT's patch size).
         prefix_tokens: P, class and register tokens.
         preprocessing: how a picture becomes its input.
+        block_channels: C of each block, counted through all stages.
+        reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
+        schedule: where tokens go on the way, or None; see ``set_schedule``.
+        added: the modules that the schedule needs beyond the encoder's own.
     """
 
     name: str
@@ -44,12 +51,56 @@ class Encoder(nn.Module):
     stride: int
     prefix_tokens: int = 0
     preprocessing: Preprocessing
+    block_channels: tuple[int, ...] = ()
+    reductions: tuple[str, ...] = ()
+    schedule: Schedule | None = None
+    added: nn.ModuleDict
 
     head_keys: tuple[str, ...] = ("head.",)
     """How keys of timm's classifier begin: they may be in a state dict and are left out."""
 
+    def __init__(self):
+        super().__init__()
+        self.added = nn.ModuleDict()
+
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         raise NotImplementedError
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, counted through all stages; a schedule names them from 1."""
+        return len(self.block_channels)
+
+    def block_signals(self, number: int) -> tuple[str, ...]:
+        """Which of ``tokens.SIGNALS`` the block of this number can tell of its tokens."""
+        return ()
+
+    def set_schedule(self, schedule: Schedule | None) -> None:
+        """Prune on the way, from the next picture on; None: no longer. Weights stay as they are.
+
+        Modules that the schedule needs are made anew, in ``added``: set a schedule before loading their weights.
+
+        Raises InputError where a block does not exist, or cannot do what the schedule asks of it.
+        """
+        if schedule is not None:
+            schedule.check(self)
+        self.schedule = schedule
+        device = next(self.parameters()).device
+        self.added = nn.ModuleDict({} if schedule is None else self.schedule_modules(schedule)).to(device)
+        self.added.train(self.training)
+
+    @contextmanager
+    def unpruned(self) -> Iterator[None]:
+        """``with encoder.unpruned():`` all tokens stay on the way, for the time being."""
+        schedule, self.schedule = self.schedule, None
+        try:
+            yield
+        finally:
+            self.schedule = schedule
+
+    def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
+        """What this encoder must have beyond its own parameters to follow ``schedule``."""
+        return schedule.modules(self.block_channels)
 
     def timm_module(self) -> nn.Module:
         """The module whose parameters have timm's names."""

@@ -10,7 +10,6 @@ T = P + N, C channels, h heads, Dh = C / h.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,6 @@ from torch import Tensor, nn
 from ..preprocessing import Preprocessing
 from ..tokens import SIGNALS, VisualTokens
 from .base import Attention, Block, Encoder, init_weights
-
-if TYPE_CHECKING:
-    from ..pruning import Schedule
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class ViT(Encoder):
     class and register tokens in ``prefix``. With a ``schedule`` tokens go on the way, and fewer come out.
     """
 
-    schedule: Schedule | None = None
+    reductions = ("keep", "fuse", "merge")
     head_keys = ("head.", "fc_norm.", "attn_pool.")
 
     def __init__(self, config: ViTConfig, *, name: str, preprocessing: Preprocessing):
@@ -84,6 +80,7 @@ class ViT(Encoder):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels, self.stride = config.image_size, config.channels, config.patch
         self.grid, self.prefix_tokens = config.grid, config.prefix_tokens
+        self.block_channels = (config.channels,) * config.depth
         C, N = config.channels, config.grid[0] * config.grid[1]
 
         self.patch_embed = PatchEmbedding(config.patch, C, bias=not config.pre_norm)
@@ -103,6 +100,9 @@ class ViT(Encoder):
         for token in (self.cls_token, self.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=1e-6)
+
+    def block_signals(self, number: int) -> tuple[str, ...]:
+        return SIGNALS if self.config.class_token else tuple(name for name in SIGNALS if name != "cls_attention")
 
     def embed(self, images: Tensor) -> Tensor:
         """Patches, prefix tokens and positions: [B, 3, S, S] -> [B, P+N, C]."""

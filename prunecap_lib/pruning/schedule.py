@@ -9,15 +9,19 @@ Shapes: B pictures, N visual tokens, P prefix tokens, C channels, Dh head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..tokens import VisualTokens
 from .fuse import fuse_rest
 from .merge import merge_similar, proportional_bias
 from .reduce import keep_count, keep_top_k
-from .scores import ATTENTION_SCORES, check_scorer, score_tokens
+from .scores import ATTENTION_SCORES, SCORES, check_scorer, score_tokens
+
+if TYPE_CHECKING:
+    from ..encoders import Encoder
 
 REDUCTIONS = ("keep", "fuse", "merge")
 _NEED_A_DECODER = ("pilot", "relevance")
@@ -33,6 +37,9 @@ class Schedule:
         scorer: which stay (not asked where similar tokens merge).
         reduction: what becomes of the rest: "keep" drops them, "fuse" leaves one token in their place, "merge"
             merges the most similar instead.
+
+    In one line, as ``str`` writes and ``parse`` reads it: "0.7@3,6,9" keeps 0.7 after each of three blocks,
+    "0.7,0.5@3,6/key_norm/fuse" names a rate for each, a scorer and a reduction.
 
     Raises InputError for settings that cannot be.
     """
@@ -60,6 +67,31 @@ class Schedule:
                              "use 'attention_received', 'cls_attention', 'key_norm', 'grid' or another")
 
     @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """The schedule that ``text`` writes down. Raises InputError where it is none."""
+        places, *names = text.split("/")
+        rates, at, blocks = places.partition("@")
+        try:
+            after = tuple(int(block) for block in blocks.split(","))
+            keep = tuple(float(rate) for rate in rates.split(","))
+        except ValueError:
+            at = ""
+        if not at:
+            raise InputError(f"schedule {text!r} cannot be read; write keep rates @ blocks, like 0.7@3,6,9 or "
+                             "0.7,0.5@4,8, and after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse")
+        kinds = {"reduction" if name in REDUCTIONS else "scorer": name for name in names}
+        if len(kinds) < len(names):
+            raise InputError(f"schedule {text!r} names two scorers or two reductions; scorers are "
+                             f"{', '.join(SCORES)}; reductions {', '.join(REDUCTIONS)}")
+        return cls(after, keep * len(after) if len(keep) == 1 else keep, **kinds)
+
+    def __str__(self) -> str:
+        rates = self.keep[:1] if len(set(self.keep)) == 1 else self.keep
+        places = ",".join(map(str, rates)) + "@" + ",".join(map(str, self.after))
+        return "/".join([places, *(value for name in ("scorer", "reduction")
+                                   if (value := getattr(self, name)) != getattr(Schedule, name))])
+
+    @classmethod
     def merging(cls, r: int, *, tokens: int, depth: int) -> Schedule:
         """ToMe's: after every block but the last, r of N ``tokens`` merge into others, as long as there are enough."""
         after, keep = [], []
@@ -79,11 +111,27 @@ class Schedule:
     def compares_keys(self) -> bool:
         return self.reduction == "merge"
 
-    def check_depth(self, depth: int) -> None:
-        """Raises InputError where a block does not exist, or nothing would follow the last reduction."""
-        if self.after[-1] >= depth:
-            raise InputError(f"schedule: after block {self.after[-1]} of {depth} nothing is left to save; name "
-                             f"blocks from 1 to {depth - 1}")
+    def check(self, encoder: Encoder) -> None:
+        """Raises InputError where a block does not exist, nothing would follow the last reduction, or the encoder
+        cannot reduce in this way or give this score."""
+        if not encoder.reductions:
+            raise InputError(f"encoder {encoder.name}: tokens can go on the way inside encoders of our own code only; "
+                             "leave schedule out and prune before the decoder (prune_ratio)")
+        if self.after[-1] >= encoder.depth:
+            raise InputError(f"schedule: after block {self.after[-1]} of {encoder.depth} nothing is left to save; name "
+                             f"blocks from 1 to {encoder.depth - 1}")
+        if self.reduction not in encoder.reductions:
+            raise InputError(f"schedule: reduction {self.reduction!r} would leave holes in the maps of encoder "
+                             f"{encoder.name}; use {' or '.join(map(repr, encoder.reductions))}")
+        if self.needs_attention:
+            for block in self.after:
+                if self.scorer not in encoder.block_signals(block):
+                    raise InputError(f"schedule: block {block} of encoder {encoder.name} cannot give the scorer "
+                                     f"{self.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or 'grid'")
+
+    def modules(self, block_channels: tuple[int, ...]) -> dict[str, nn.Module]:
+        """What the scorer must have learned, for an encoder whose blocks are so wide."""
+        return {}
 
     def rate_after(self, block: int) -> float | None:
         """The keep rate after this block, or None where nothing happens."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..captioner import CaptionerConfig
 from ..errors import InputError
-from ..pruning import check_scorer, keep_count
+from ..pruning import Schedule, check_scorer, keep_count
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class TrainConfig:
     """Share of the visual tokens removed before cross-attention, also while training."""
     scorer: str = "pilot"
     """Which tokens stay: see prunecap_lib.pruning.SCORES ('relevance' is for captioning, not for training)."""
+    schedule: Schedule | None = None
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, and after a slash a scorer or a
+    reduction, like 0.7@3,6,9/key_norm/fuse. What prune_ratio removes is a share of those that come out."""
     d_model: int = 192
     layers: int = 2
     heads: int = 4
@@ -116,4 +119,4 @@ class TrainConfig:
                                scorer=self.scorer, d_model=self.d_model, layers=self.layers, heads=self.heads,
                                ffn=self.ffn, dropout=self.dropout, max_length=self.max_words + 2,
                                positions=self.positions, tie_weights=self.tie_weights,
-                               frozen_encoder=self.freeze_encoder, encoder_package=package)
+                               frozen_encoder=self.freeze_encoder, encoder_package=package, schedule=self.schedule)

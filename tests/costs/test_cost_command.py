@@ -56,6 +56,15 @@ def test_a_preset_needs_no_weights(capsys):
     assert status == 0 and "convnext_atto: 49 tokens, 35 kept" in out
 
 
+def test_a_schedule(capsys, model):
+    _, out, _ = run(capsys, "--checkpoint", model, "--schedule", "0.5@2,4", "--json", "--gpu-memory", "2GiB")
+    report = json.loads(out)
+    assert report["ledger"]["schedule"]["after"] == [2, 4] and report["ledger"]["kept"] == 12
+    assert report["largest_batch"]["pruned"] > 1.2 * report["largest_batch"]["all_tokens"]
+    assert "12 kept by pilot; 0.5@2,4 inside the encoder;" in run(
+        capsys, "--checkpoint", model, "--schedule", "0.5@2,4")[1]
+
+
 def test_amounts_of_memory():
     assert parse_memory("24GB") == parse_memory("24 GiB") == parse_memory("24g") == 24 * 2**30
     assert parse_memory("1.5GB") == parse_memory("1536MiB") == 3 * 2**29

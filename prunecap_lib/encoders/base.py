@@ -151,16 +151,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, need_weights: bool = False,
                 mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
-        y, weights = attend(q, k, v, mask, need_weights=need_weights)
-        return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
+        """x [B, T, C] -> (y [B, T, C], weights [B, h, T, T] | None)."""
+        return self.mix(*self.project(x), need_weights, mask)
 
-    def keys(self, x: Tensor) -> Tensor:
-        """What the tokens are found by: x [B, T, C] -> [B, h, T, Dh]."""
-        _, weight, _ = self.qkv.weight.chunk(3)
-        bias = None if self.qkv.bias is None else self.qkv.bias.chunk(3)[1]
-        return F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, C] -> queries, keys, values, each [B, h, T, Dh]."""
+        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False,
+            mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What ``project`` gives -> what ``forward`` gives."""
+        y, weights = attend(q, k, v, mask, need_weights=need_weights)
+        return self.proj(y.transpose(1, 2).flatten(2)), weights
 
 
 class LayerScale(nn.Module):
@@ -190,8 +192,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, need_weights: bool = False, **more) -> tuple[Tensor, Tensor | None]:
         """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention."""
         y, weights = self.attn(self.norm1(x), need_weights, **more)
-        x = x + self.ls1(y)
-        return x + self.ls2(self.mlp(self.norm2(x))), weights
+        return self.think(x + self.ls1(y)), weights
+
+    def think(self, x: Tensor) -> Tensor:
+        """The second half, in which every token is by itself."""
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -14,22 +14,22 @@ taken by turns, with its quartiles; ``share`` is measured / bound. Weights are r
     keep       the best by ``scorer`` are gathered, the rest is gone
     mask       peer: the same tokens are hidden from attention, and nothing is removed. Its bound is 1
     tome       peer: Token Merging as its paper has it, r tokens in every block between attention and MLP
-    merge      Token Merging as ``Schedule.merging`` has it
+    merge      the same by ``Schedule.merging``, in every block but the last
     keep like tome    the best are gathered, as many after each block as ``merge`` leaves
 
-``choosing`` is the share of the pruned encoder's time that goes into scores and gathering: what it takes more than one
-that keeps the first tokens as they come, by a slice.
+``choosing`` is the share of the pruned encoder's time that goes into scores and gathering: the median time inside
+``Schedule.reduce``, and what it costs that attention shows its weights, where the scorer asks for them.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import time
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,24 +37,29 @@ from torch import Tensor, nn
 from prunecap_lib import VisualTokens, build_encoder
 from prunecap_lib.costs import count_flops
 from prunecap_lib.pruning import Schedule, merge_similar, proportional_bias
-from prunecap_lib.pruning.reduce import keep_count
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import write_rows
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VITS = ("vit_small_patch16_224", "vit_base_patch16_224")
 MAPS = ("convnext_tiny", "swin_tiny_patch4_window7_224", "poolformer_s12")
 SCORERS = ("norm_largest", "cls_attention", "attention_received")
 RATES, R = (0.7, 0.5, 0.3), 16
-LINE = ("{encoder:>28} {dtype} {batch:>3} {way:>14} {what:>24} {measured:>6.2f}x ({low:.2f}-{high:.2f}) of {bound:>5.2f}x"
-        " {share:>5.0%}{more}")
+SAME = ("part", "encoder", "image_size", "dtype", "batch", "keep", "way", "scorer")  # what a row is about
+LINE = ("{encoder:>28} {image_size} {dtype} {batch:>3} {way:>14} {what:>24} {measured:>6.2f}x ({low:.2f}-{high:.2f}) "
+        "of {bound:>5.2f}x {share:>5.0%}{more}")
 
 
-class First(Schedule):
-    """Keeps as many, at no cost: the first ones, whoever they are."""
+class Timed(Schedule):
+    """Notes how long it takes to score and gather."""
 
-    def reduce(self, tokens: VisualTokens, rate: float, *_) -> VisualTokens:
-        k = keep_count(tokens.x.shape[1], 1 - rate)
-        return replace(tokens, x=tokens.x[:, :k], index=tokens.index[:, :k])
+    taken: ClassVar[list[float]] = []
+
+    def reduce(self, tokens: VisualTokens, *more) -> VisualTokens:
+        start = time.perf_counter()
+        tokens = super().reduce(tokens, *more)
+        tokens.sequence  # noqa: B018  what the next block reads is gathered, too
+        self.taken.append(time.perf_counter() - start)
+        return tokens
 
 
 class Masked(nn.Module):
@@ -103,7 +108,7 @@ class Tome(nn.Module):
 
 
 def places(encoder: nn.Module) -> tuple[int, int, int]:
-    depth = len(encoder.blocks)
+    depth = encoder.depth
     return depth // 4, depth // 2, 3 * depth // 4
 
 
@@ -115,21 +120,16 @@ def follow(encoder: nn.Module, schedule: Schedule) -> nn.Module:
 
 
 def top_k(encoder: nn.Module, rates: tuple[float, ...], scorer: str = "norm_largest") -> dict:
-    """way, settings -> encoder: for each rate the best are kept, or the first."""
-    made = {}
-    for rate in rates:
-        kept = Schedule(places(encoder), (rate,) * 3, scorer)
-        made["keep", rate, scorer] = follow(encoder, kept)
-        made["first", rate, ""] = follow(encoder, First(kept.after, kept.keep, "norm_largest"))
-    return made
+    """(way, keep, scorer) -> encoder; the best are kept at each rate."""
+    return {("keep", rate, scorer): follow(encoder, Schedule(places(encoder), (rate,) * 3, scorer)) for rate in rates}
 
 
 def scored(encoder: nn.Module) -> dict:
-    return {key: other for scorer in SCORERS for key, other in top_k(encoder, (0.5,), scorer).items()}
+    return {key: other for scorer in SCORERS for key, other in top_k(encoder, RATES, scorer).items()}
 
 
 def peers(encoder: nn.Module) -> dict:
-    merging = Schedule.merging(R, tokens=encoder.grid[0] * encoder.grid[1], depth=len(encoder.blocks))
+    merging = Schedule.merging(R, tokens=encoder.grid[0] * encoder.grid[1], depth=encoder.depth)
     half = Schedule(places(encoder), (0.5,) * 3, "norm_largest")
     return {("keep", 0.5, "norm_largest"): follow(encoder, half), ("mask", 0.5, "norm_largest"): Masked(encoder, half),
             ("tome", None, ""): Tome(encoder, R), ("merge", None, ""): follow(encoder, merging),
@@ -137,15 +137,12 @@ def peers(encoder: nn.Module) -> dict:
                 follow(encoder, Schedule(merging.after, merging.keep, "norm_largest"))}
 
 
-def maps(encoder: nn.Module) -> dict:
-    return top_k(encoder, RATES, "norm_largest")
-
-
-PARTS = {  # part -> encoders, batches, what is compared
-    "keep": (VITS, (1, 8, 32), lambda encoder: top_k(encoder, RATES)),
-    "scorers": (VITS, (1, 8), scored),
-    "peers": (VITS, (1, 8), peers),
-    "maps": (MAPS, (1, 8), maps),
+PARTS = {  # part -> encoders, sides of the picture, batches, what is compared
+    "keep": (VITS, (224,), (1, 8, 32), lambda encoder: top_k(encoder, RATES)),
+    "scorers": (VITS, (224,), (1, 8), scored),
+    "peers": (VITS, (224,), (1, 8), peers),
+    "tokens": (VITS[:1], (64, 112, 384), (1, 8), lambda encoder: top_k(encoder, RATES)),
+    "maps": (MAPS, (224,), (1, 8), lambda encoder: top_k(encoder, RATES)),
 }
 
 
@@ -165,36 +162,57 @@ def time_by_turns(plain: nn.Module, others: dict, images: Tensor, seconds: float
     return taken
 
 
+@torch.inference_mode()
+def choosing(encoder: nn.Module, images: Tensor, repeats: int = 5) -> float:
+    """Seconds of one forward that go into scores and gathering."""
+    schedule = encoder.schedule
+    timed = follow(encoder, Timed(schedule.after, schedule.keep, schedule.scorer))
+    Timed.taken.clear()
+    for _ in range(repeats + 1):
+        timed(images)
+    per_run = [sum(Timed.taken[i:i + 3]) for i in range(3, len(Timed.taken), 3)]
+    surcharge = 0.0
+    if schedule.needs_weights:
+        N, P = encoder.grid[0] * encoder.grid[1], encoder.prefix_tokens
+        for left in (N, *schedule.counts(N)[:-1]):
+            x = torch.randn(len(images), P + left, encoder.channels, dtype=images.dtype)
+            tokens = VisualTokens(x[:, P:], torch.arange(left).expand(len(x), left), encoder.grid, x[:, :P])
+            block = encoder.blocks[0]
+            taken = time_by_turns(lambda x, block=block: block(x), {"shown": lambda x, block=block, tokens=tokens: (
+                encoder._tell(tokens, *block(x, need_weights=True), None, (schedule.scorer,)))}, x, seconds=1)
+            surcharge += median(more - less for more, less in zip(taken["shown"], taken["plain"], strict=True))
+    return median(per_run) + surcharge
+
+
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     return tuple(round(value, 4) for value in quantiles(values, n=4, method="inclusive"))
 
 
-def measure(part: str, name: str, dtype: str, batch: int, seconds: float):
+def measure(part: str, name: str, side: int, dtype: str, batch: int, seconds: float):
     """Rows of one part, encoder, dtype and batch."""
-    plain = build_encoder(name).eval()
-    others = PARTS[part][2](plain)
+    plain = build_encoder(name, image_size=side).eval()
+    others = PARTS[part][3](plain)
     images = torch.randn(batch, 3, plain.image_size, plain.image_size)
     flops = count_flops(plain, images[:1])
     bounds = {key: 1.0 if key[0] == "mask" else flops / count_flops(other, images[:1]) for key, other in others.items()}
     plain, images = plain.to(DTYPES[dtype]), images.to(DTYPES[dtype])  # the others hold the same weights
     taken = time_by_turns(plain, others, images, seconds)
-    for (way, keep, scorer), times in ((key, taken[key]) for key in others):
-        if way == "first":
-            continue
+    for (way, keep, scorer), other in others.items():
+        times = taken[way, keep, scorer]
         low, middle, high = quartiles([p / o for p, o in zip(taken["plain"], times, strict=True)])
         bound = bounds[way, keep, scorer]
-        row = {"part": part, "encoder": name, "dtype": dtype, "batch": batch, "keep": keep, "way": way,
-               "scorer": scorer, "r": R if keep is None else None, "bound": round(bound, 3), "measured": middle,
-               "low": low, "high": high, "share": round(middle / bound, 3), "turns": len(times),
+        row = {"part": part, "encoder": name, "image_size": side, "dtype": dtype, "batch": batch, "keep": keep,
+               "way": way, "scorer": scorer, "r": R if keep is None else None, "bound": round(bound, 3),
+               "measured": middle, "low": low, "high": high, "share": round(middle / bound, 3), "turns": len(times),
                "plain_ms": round(1e3 * median(taken["plain"]), 2), "pruned_ms": round(1e3 * median(times), 2)}
-        if free := taken.get(("first", keep, "")):
-            row["choosing"] = quartiles([1 - f / t for f, t in zip(free, times, strict=True)])
+        if part == "scorers":
+            row["choosing"] = round(choosing(other, images) / median(times), 4)
         yield row
 
 
 def line(row: dict) -> str:
     what = f"keep {row['keep']} {row['scorer']}" if row["keep"] else f"r {row['r']} {row['scorer']}"
-    more = f", choosing {row['choosing'][1]:.1%}" if "choosing" in row else ""
+    more = f", choosing {row['choosing']:.1%}" if "choosing" in row else ""
     return LINE.format_map(row | {"what": what, "more": more})
 
 
@@ -212,10 +230,6 @@ def compared(rows: list[dict]) -> list[str]:
     return found
 
 
-def identity(row: dict) -> tuple:
-    return tuple(row.get(key) for key in ("part", "encoder", "dtype", "batch", "keep", "way", "scorer"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write rows, settings and provenance here")
@@ -224,26 +238,23 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", choices=(*VITS, *MAPS), default=[*VITS, *MAPS])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=30, help="of turns for each encoder, dtype and batch")
+    parser.add_argument("--seconds", type=float, default=15, help="of turns for each encoder, dtype and batch")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    old = json.loads(args.json.read_text()) if args.add and args.json.exists() else {"rows": [], "runs": []}
     rows = []
     for part in args.parts:
-        encoders, batches, _ = PARTS[part]
-        for name in (name for name in encoders if name in args.encoders):
-            for dtype in args.dtypes:
-                for batch in (batch for batch in batches if batch in args.batches):
-                    for row in measure(part, name, dtype, batch, args.seconds):
-                        rows.append(row)
-                        print(line(row), flush=True)
+        encoders, sides, batches, _ = PARTS[part]
+        asked = ([one for one in mine if one in theirs] for mine, theirs in
+                 ((encoders, args.encoders), (sides, sides), (args.dtypes, DTYPES), (batches, args.batches)))
+        for case in product(*asked):
+            for row in measure(part, *case, args.seconds):
+                rows.append(row)
+                print(line(row), flush=True)
     print("\n".join(compared(rows)))
     if args.json:
-        new = {identity(row) for row in rows}
-        rows = [row for row in old["rows"] if identity(row) not in new] + rows
-        write_json(args.json, {"rows": rows, "runs": [*old["runs"], provenance()]})
+        write_rows(args.json, rows, same=SAME, add=args.add)
 
 
 if __name__ == "__main__":

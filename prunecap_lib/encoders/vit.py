@@ -9,6 +9,7 @@ T = P + N, C channels, h heads, Dh = C / h.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -139,21 +140,21 @@ class ViT(Encoder):
 
     def _reduce(self, tokens: VisualTokens, rate: float, x: Tensor, weights: Tensor | None, keys: Tensor | None):
         """Fewer tokens, their sequence x [B, P+K, C], and what is added to the attention that they meet next."""
-        told = self._tell(tokens, x, weights, keys if self.schedule.needs_attention else None)
+        told = self._tell(tokens, x, weights, keys, (self.schedule.scorer,))
         tokens = self.schedule.reduce(told, rate, keys)
         return tokens, tokens.sequence, self.schedule.attention_bias(tokens)
 
-    def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None) -> VisualTokens:
+    def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None,
+              signals: Sequence[str] = SIGNALS) -> VisualTokens:
         """The same cells with x [B, T, C], and what weights [B, h, T, T] and keys [B, h, T, Dh] say of them."""
-        P, signals = self.prefix_tokens, dict.fromkeys(SIGNALS)
-        if weights is not None:
-            weights = weights.mean(dim=1)  # [B, T, T]: row looks at column
-            signals["attention_received"] = weights.mean(dim=1)[:, P:]
-            if self.config.class_token:
-                signals["cls_attention"] = weights[:, 0, P:]
-        if keys is not None:
-            signals["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
-        return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **signals)
+        P, told = self.prefix_tokens, dict.fromkeys(SIGNALS)
+        if weights is not None and "attention_received" in signals:
+            told["attention_received"] = weights.mean(dim=(1, 2))[:, P:]  # row looks at column
+        if weights is not None and "cls_attention" in signals and self.config.class_token:
+            told["cls_attention"] = weights[:, :, 0, P:].mean(dim=1)
+        if keys is not None and "key_norm" in signals:
+            told["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
+        return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **told)
 
 
 def look(block: Block, x: Tensor, mask: Tensor | None, *, need_weights: bool, need_keys: bool):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import attend
+from ..attention import attend, attend_kept
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
@@ -78,15 +78,24 @@ class Encoder(nn.Module):
     def set_schedule(self, schedule: Schedule | None) -> None:
         """Prune on the way, from the next picture on; None: no longer. Weights stay as they are.
 
-        Modules that the schedule needs are made anew, in ``added``: set a schedule before loading their weights.
+        Modules that the schedule needs are in ``added``: those that the schedule of before had too stay, with what they
+        have learned; others are new. Set a schedule before loading their weights.
 
-        Raises InputError where a block does not exist, or cannot do what the schedule asks of it.
+        Raises InputError where a block does not exist, or cannot do what the schedule asks of it, and where this
+        encoder's predictors learned for other blocks.
         """
+        needed = {}
         if schedule is not None:
             schedule.check(self)
+            needed = self.schedule_modules(schedule)
+            learned = self.schedule is not None and self.schedule.learned and schedule.learned
+            if learned and needed.keys() != self.added.keys():
+                raise InputError(f"encoder {self.name}: its predictors belong to schedule {self.schedule}, and "
+                                 f"{schedule} needs others; keep its blocks, or set_schedule(None) to start anew")
         self.schedule = schedule
         device = next(self.parameters()).device
-        self.added = nn.ModuleDict({} if schedule is None else self.schedule_modules(schedule)).to(device)
+        self.added = nn.ModuleDict({name: self.added[name] if name in self.added else module
+                                    for name, module in needed.items()}).to(device)
         self.added.train(self.training)
 
     @contextmanager
@@ -97,6 +106,11 @@ class Encoder(nn.Module):
             yield
         finally:
             self.schedule = schedule
+
+    def predictor(self, number: int) -> nn.Module | None:
+        """What the schedule's scorer has learned for its reduction after the block of this number."""
+        name = f"predictor_{number}"
+        return self.added[name] if name in self.added else None
 
     def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
         """What this encoder must have beyond its own parameters to follow ``schedule``."""
@@ -149,19 +163,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = nn.Linear(channels, channels, bias=projection_bias)
 
-    def forward(self, x: Tensor, need_weights: bool = False,
-                mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, C] -> (y [B, T, C], weights [B, h, T, T] | None)."""
-        return self.mix(*self.project(x), need_weights, mask)
+    def forward(self, x: Tensor, need_weights: bool = False, mask: Tensor | None = None,
+                kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C], mask or kept: see ``attend``, ``attend_kept`` -> (y [B, T, C], weights [B, h, T, T] | None)."""
+        return self.mix(*self.project(x), need_weights, mask, kept)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, C] -> queries, keys, values, each [B, h, T, Dh]."""
         return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False,
-            mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False, mask: Tensor | None = None,
+            kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What ``project`` gives -> what ``forward`` gives."""
-        y, weights = attend(q, k, v, mask, need_weights=need_weights)
+        if kept is None:
+            y, weights = attend(q, k, v, mask, need_weights=need_weights)
+        else:
+            y, weights = attend_kept(q, k, v, kept, need_weights=need_weights)
         return self.proj(y.transpose(1, 2).flatten(2)), weights
 
 

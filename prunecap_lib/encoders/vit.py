@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ..attention import with_itself
 from ..preprocessing import Preprocessing
 from ..tokens import SIGNALS, VisualTokens
 from .base import Attention, Block, Encoder, init_weights
@@ -123,6 +125,8 @@ class ViT(Encoder):
         attention kernel, and those after which a schedule asks for weights.
         """
         self.check_images(images)
+        if self.training and self.schedule and self.schedule.learned:
+            return self.forward_masked(images)
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
         tokens, mask = VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None), None
         schedule, last = self.schedule, len(self.blocks)
@@ -132,17 +136,37 @@ class ViT(Encoder):
             x, weights, keys = look(block, x, mask, need_weights=tell or bool(rate and schedule.needs_weights),
                                     need_keys=tell or bool(rate and schedule.needs_keys))
             if rate and schedule.within_block:
-                tokens, x, mask = self._reduce(tokens, rate, x, weights, keys)
+                tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
             x = block.think(x)
             if rate and not schedule.within_block:
-                tokens, x, mask = self._reduce(tokens, rate, x, weights, keys)
+                tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
         return self._tell(tokens, self.norm(x), weights, keys)
 
-    def _reduce(self, tokens: VisualTokens, rate: float, x: Tensor, weights: Tensor | None, keys: Tensor | None):
+    def forward_masked(self, images: Tensor) -> VisualTokens:
+        """While predictors train: all N tokens come out, and ``decisions`` says which are still there.
+
+        A dropped token is hidden from the others instead of removed: what it would have told them is the gradient
+        that its predictor learns from. Those kept are what ``forward`` gathers if it decides alike.
+        """
+        x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
+        kept, decisions, more = x.new_ones(len(x), x.shape[1] - P), [], {}
+        for number, block in enumerate(self.blocks, 1):
+            x, _ = block(x, **more)
+            if self.schedule.rate_after(number):
+                if predictor := self.predictor(number):  # none where everything stays
+                    kept = predictor.decide(x[:, P:], kept)
+                decisions.append(kept)
+                more = {"kept": with_itself(F.pad(kept, (P, 0), value=1.0))}
+        x = self.norm(x)
+        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None,
+                                 decisions=torch.stack(decisions, dim=-1))
+
+    def _reduce(self, tokens: VisualTokens, number: int, x: Tensor, weights: Tensor | None, keys: Tensor | None):
         """Fewer tokens, their sequence x [B, P+K, C], and what is added to the attention that they meet next."""
-        told = self._tell(tokens, x, weights, keys, (self.schedule.scorer,))
-        tokens = self.schedule.reduce(told, rate, keys)
-        return tokens, tokens.sequence, self.schedule.attention_bias(tokens)
+        schedule = self.schedule
+        told = self._tell(tokens, x, weights, keys, (schedule.scorer,))
+        tokens = schedule.reduce(told, schedule.rate_after(number), keys, self.predictor(number))
+        return tokens, tokens.sequence, schedule.attention_bias(tokens)
 
     def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None,
               signals: Sequence[str] = SIGNALS) -> VisualTokens:

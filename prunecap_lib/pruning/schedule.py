@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..tokens import VisualTokens
 from .fuse import fuse_rest
 from .merge import merge_similar, proportional_bias
+from .predictor import PREDICTOR, TokenPredictor
 from .reduce import keep_count, keep_top_k
 from .scores import ATTENTION_SCORES, SCORES, check_scorer, score_tokens
 
@@ -35,7 +36,8 @@ class Schedule:
         after: numbers of the blocks after which tokens are reduced, ascending; the first block is 1. They merge
             before the block's MLP, as in ToMe, and are kept or fused behind it.
         keep: share in (0, 1] of the tokens present there that stay, one for each of ``after``.
-        scorer: which stay (not asked where similar tokens merge).
+        scorer: which stay (not asked where similar tokens merge); one of prunecap_lib.pruning.SCORES, or "predictor",
+            which is trained together with the encoder (see ``TokenPredictor``).
         reduction: what becomes of the rest: "keep" drops them, "fuse" leaves one token in their place, "merge"
             merges the most similar instead.
 
@@ -63,7 +65,7 @@ class Schedule:
         if self.reduction not in REDUCTIONS:
             raise InputError(f"schedule: reduction {self.reduction!r} is unknown; choose one of "
                              f"{', '.join(REDUCTIONS)}")
-        if check_scorer(self.scorer) in _NEED_A_DECODER:
+        if check_scorer(self.scorer, PREDICTOR) in _NEED_A_DECODER:
             raise InputError(f"schedule: scorer {self.scorer!r} asks the decoder, which an encoder does not know; "
                              "use 'attention_received', 'cls_attention', 'key_norm', 'grid' or another")
 
@@ -141,9 +143,18 @@ class Schedule:
                     raise InputError(f"schedule: block {block} of encoder {encoder.name} cannot give the scorer "
                                      f"{self.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or 'grid'")
 
+    @property
+    def learned(self) -> bool:
+        """Is the scorer a predictor, which must be trained?"""
+        return self.scorer == PREDICTOR and self.reduction != "merge"
+
     def modules(self, block_channels: tuple[int, ...]) -> dict[str, nn.Module]:
-        """What the scorer must have learned, for an encoder whose blocks are so wide."""
-        return {}
+        """What the scorer must have learned, for an encoder whose blocks are so wide: a predictor for each reduction.
+
+        None where the keep rate is 1.
+        """
+        return {f"predictor_{block}": TokenPredictor(block_channels[block - 1], rate)
+                for block, rate in zip(self.after, self.keep, strict=True) if self.learned and rate < 1}
 
     def rate_after(self, block: int) -> float | None:
         """The keep rate after this block, or None where nothing happens."""
@@ -158,8 +169,12 @@ class Schedule:
             left.append(n)
         return tuple(left)
 
-    def reduce(self, tokens: VisualTokens, rate: float, keys: Tensor | None = None) -> VisualTokens:
-        """Tokens in the middle of an encoder -> fewer. ``keys`` [B, h, P+N, Dh]: what "merge" compares."""
+    def reduce(self, tokens: VisualTokens, rate: float, keys: Tensor | None = None,
+               predictor: TokenPredictor | None = None) -> VisualTokens:
+        """Tokens in the middle of an encoder -> fewer.
+
+        Args: keys [B, h, P+N, Dh], what "merge" compares; predictor: who scores, where the scorer is "predictor".
+        """
         N = tokens.x.shape[1]
         k = keep_count(N, 1 - rate)
         if k == N:
@@ -170,7 +185,7 @@ class Schedule:
                 tokens = merge_similar(tokens, min(left - k, left // 2), metric)
                 metric = None
             return tokens
-        scores = score_tokens(self.scorer, tokens, k=k)
+        scores = predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
         return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, scores, k)
 
     def attention_bias(self, tokens: VisualTokens) -> Tensor | None:

@@ -125,7 +125,7 @@ def top_k(encoder: nn.Module, rates: tuple[float, ...], scorer: str = "norm_larg
 
 
 def scored(encoder: nn.Module) -> dict:
-    return {key: other for scorer in SCORERS for key, other in top_k(encoder, RATES, scorer).items()}
+    return {key: other for scorer in SCORERS for key, other in top_k(encoder, (0.5,), scorer).items()}
 
 
 def peers(encoder: nn.Module) -> dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..tokens import VisualTokens
+
+if TYPE_CHECKING:
+    from .sparse import KeptCells, MaskedCells
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -85,8 +89,8 @@ class Encoder(nn.Module):
         if schedule is not None:
             schedule.check(self)
         self.schedule = schedule
-        device = next(self.parameters()).device
-        self.added = nn.ModuleDict({} if schedule is None else self.schedule_modules(schedule)).to(device)
+        like = next(self.parameters())
+        self.added = nn.ModuleDict({} if schedule is None else self.schedule_modules(schedule)).to(like)
         self.added.train(self.training)
 
     @contextmanager
@@ -187,11 +191,17 @@ class Block(nn.Module):
         self.mlp = Mlp(channels, hidden, activation)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
 
-    def forward(self, x: Tensor, need_weights: bool = False, **more) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention."""
+    def forward(self, x: Tensor, need_weights: bool = False, cells: KeptCells | MaskedCells | None = None,
+                cheap: nn.Linear | None = None, **more) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention.
+
+        With ``cells`` of a map the MLP is for those alone, and ``cheap`` for the others.
+        """
         y, weights = self.attn(self.norm1(x), need_weights, **more)
         x = x + self.ls1(y)
-        return x + self.ls2(self.mlp(self.norm2(x))), weights
+        y = self.norm2(x)
+        y = self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap)
+        return x + self.ls2(y), weights
 
 
 def init_weights(module: nn.Module) -> None:

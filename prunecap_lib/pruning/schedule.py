@@ -158,8 +158,11 @@ class Schedule:
                 tokens = merge_similar(tokens, min(left - k, left // 2), metric)
                 metric = None
             return tokens
-        scores = score_tokens(self.scorer, tokens, k=k)
-        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, scores, k)
+        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, self.scores(tokens, k), k)
+
+    def scores(self, tokens: VisualTokens, k: int) -> Tensor:
+        """By what k of these tokens are chosen, [B, N]."""
+        return score_tokens(self.scorer, tokens, k=k)
 
     def mask(self, tokens: VisualTokens) -> dict[str, Tensor]:
         """What the next blocks' attention gets: merged tokens count as many as they are, [B, 1, 1, P+N]."""

@@ -185,8 +185,11 @@ class Schedule:
                 tokens = merge_similar(tokens, min(left - k, left // 2), metric)
                 metric = None
             return tokens
-        scores = predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
-        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, scores, k)
+        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, self.scores(tokens, k, predictor), k)
+
+    def scores(self, tokens: VisualTokens, k: int, predictor: TokenPredictor | None = None) -> Tensor:
+        """By what k of these tokens are chosen, [B, N]."""
+        return predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
 
     def attention_bias(self, tokens: VisualTokens) -> Tensor | None:
         """What is added to the attention scores from now on: merged tokens count as many as they are.

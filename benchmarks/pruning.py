@@ -115,7 +115,8 @@ def places(encoder: nn.Module) -> tuple[int, int, int]:
 def follow(encoder: nn.Module, schedule: Schedule) -> nn.Module:
     """The same encoder, with the same weights in the same memory, under a schedule."""
     other = copy.copy(encoder)
-    other.schedule = schedule
+    other._modules = dict(encoder._modules)  # what a schedule adds is the other's alone
+    other.set_schedule(schedule)
     return other
 
 
@@ -195,7 +196,9 @@ def measure(part: str, name: str, side: int, dtype: str, batch: int, seconds: fl
     images = torch.randn(batch, 3, plain.image_size, plain.image_size)
     flops = count_flops(plain, images[:1])
     bounds = {key: 1.0 if key[0] == "mask" else flops / count_flops(other, images[:1]) for key, other in others.items()}
-    plain, images = plain.to(DTYPES[dtype]), images.to(DTYPES[dtype])  # the others hold the same weights
+    for encoder in (plain, *others.values()):
+        encoder.to(DTYPES[dtype])
+    images = images.to(DTYPES[dtype])
     taken = time_by_turns(plain, others, images, seconds)
     for (way, keep, scorer), other in others.items():
         times = taken[way, keep, scorer]

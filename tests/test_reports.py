@@ -15,7 +15,8 @@ def test_rows_measured_again_replace_their_like_and_bring_their_run(tmp_path, mo
         monkeypatch.setattr("prunecap_lib.reports.provenance", lambda number=number: {"command": f"run {number}"})
         write_rows(path, rows, same=("name", "batch"), add=True)
     report = json.loads(path.read_text())
-    found = {(row["name"], row["batch"]): (row["time"], report["runs"][row["run"]]["command"]) for row in report["rows"]}
+    found = {(row["name"], row["batch"]): (row["time"], report["runs"][row["run"]]["command"])
+             for row in report["rows"]}
     assert found == {("a", 1): (3.0, "run 1"), ("a", 8): (4.0, "run 1"), ("b", 1): (5.0, "run 2")}
     assert [run["command"] for run in report["runs"]] == ["run 1", "run 2"]  # nothing is left of run 0
 

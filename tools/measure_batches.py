@@ -37,11 +37,10 @@ def ways(after: tuple[int, ...], frozen: bool) -> dict[str, dict]:
 
 
 def settings() -> Iterator[tuple[dict, TrainConfig]]:
-    """What a row is about, and its training."""
-    for encoder in ENCODERS:
-        for frozen, side, precision, fused in product((False, True), (384, 224), ("fp32", "bf16"), (True, False)):
-            if encoder.startswith("convnext") and not fused:
-                continue  # it has no attention
+    """What a row is about, and its training. The trained ones first; frozen, attention keeps nothing either way."""
+    for frozen, encoder in product((False, True), ENCODERS):
+        attends = encoder.startswith("vit") and not frozen
+        for side, precision, fused in product((384, 224), ("fp32", "bf16"), (True, False) if attends else (True,)):
             for way, changes in ways(ENCODERS[encoder], frozen).items():
                 about = {"encoder": encoder, "image_size": side, "frozen": frozen, "precision": precision,
                          "fused": fused, "pruned": way}

@@ -68,7 +68,7 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--prune-ratio=-0.1"], "prune ratio -0.1"),
     (["--encoder", "vit", "--prune-ratio", "1", "--gpu-memory", "1GB"], "prune ratio 1"),
     (["--checkpoint", "MODEL", "--encoder", "vit"], "cannot go together"),
-    (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "max_length"),
+    (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "outside 1..24"),
     (["--encoder", "vit", "--cache-features"], "freeze_encoder"),
     (["--encoder", "convnext", "--scorer", "cls_attention"], "no attention weights"),
     (["--checkpoint", "MODEL", "--figure", "cost.poem"], "cost.poem cannot be written")])

@@ -39,16 +39,14 @@ class _Open:
     def __init__(self, decoder: Decoder, memory: Tensor, beams: int, max_length: int):
         B, device = len(memory), memory.device
         memory_kv = decoder.project_memory(memory, beams * max_length)
-        self.writer = Writer(decoder, memory_kv, beams=beams, max_length=max_length)
-        self.never = torch.zeros(decoder.output.out_features, device=device)
-        self.never[NEVER_WRITTEN] = float("-inf")
+        self.writer = Writer(decoder, memory_kv, beams=beams, max_length=max_length, never=NEVER_WRITTEN)
         self.rows = torch.arange(B, device=device)
         self.ids = torch.full((B, beams, max_length), PAD, device=device)
         self.log_prob = torch.zeros(B, beams, device=device)
 
     def next_log_probs(self, words: Tensor) -> Tensor:
         """Last words [b, R] -> [b, R, V]; words that no caption holds get -inf."""
-        return (self.writer.step(words).float() + self.never).log_softmax(dim=-1)
+        return self.writer.step(words).float().log_softmax(dim=-1)
 
     def end_step(self, ids: Tensor, log_prob: Tensor, finished: Tensor,
                  parents: Tensor | None = None) -> Tensor | None:

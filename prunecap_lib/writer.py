@@ -9,6 +9,8 @@ Shapes: B pictures, R beams, M = B * R, S visual tokens, D width, V vocabulary, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,8 +33,12 @@ class Writer:
     Each step is ``step(words)``, then ``advance(parents)``. Weights are shared with the decoder, not copied.
     """
 
-    def __init__(self, decoder: Decoder, memory_kv: MemoryKV, *, beams: int, max_length: int):
-        """Args: memory_kv: ``decoder.project_memory``'s; beams, max_length: the most there will be.
+    def __init__(self, decoder: Decoder, memory_kv: MemoryKV, *, beams: int, max_length: int,
+                 never: Sequence[int] = ()):
+        """Args:
+            memory_kv: ``decoder.project_memory``'s.
+            beams, max_length: the most there will be.
+            never: words whose logits are to be -inf.
 
         Raises InputError for a max_length that the decoder has no positions for.
         """
@@ -42,7 +48,10 @@ class Writer:
         self.cache, self.memory_kv = KVCache(beams, max_length), memory_kv
         self.words, self.positions = decoder.embedding.words.weight, decoder.embedding.positions
         self.layers = [_LayerStep(layer) for layer in decoder.layers]
-        self.norm, self.output = _affine(decoder.norm), _affine(decoder.output)
+        self.norm = _affine(decoder.norm)
+        bias = decoder.output.bias.detach().clone()
+        bias[list(never)] = float("-inf")
+        self.output = decoder.output.weight, bias
 
     def step(self, words: Tensor) -> Tensor:
         """The last words [B, R] (``<bos>`` at first) -> logits of the next, [B, R, V]."""

@@ -178,7 +178,7 @@ class Captioner(nn.Module):
         N = tokens.x.shape[1]
         if (K := keep_count(N, ratio)) == N:
             return tokens
-        if tokens.decisions is not None:
+        if tokens.decision is not None:
             raise InputError(f"prune ratio {ratio}: while a predictor inside the encoder trains, no tokens can go "
                              "before the decoder; train with prune_ratio 0, and prune there when the trained model "
                              "captions")

@@ -47,8 +47,9 @@ class VisualTokens:
         group: [B, H*W], for each cell the position in ``x`` of the token that carries it, -1 where it was
             dropped. ``None`` until tokens merge: each then carries its own cell alone. ``carrier`` and
             ``size`` answer in both cases.
-        decisions: [B, N, L], 1 where a token is still there after each of an encoder's L reductions, 0 where it was
-            dropped and left in ``x`` all the same. Only from an encoder that trains a predictor; else ``None``.
+        decision: [B, N], only from an encoder that trains predictors by masks: 1 where a token is still there, 0 where
+            it was dropped and left in ``x`` all the same. Elsewhere ``None``.
+        shares: [B, L], from every encoder that trains predictors: the share of tokens left after each reduction.
     """
 
     x: Tensor
@@ -59,7 +60,8 @@ class VisualTokens:
     attention_received: Tensor | None = None
     key_norm: Tensor | None = None
     group: Tensor | None = None
-    decisions: Tensor | None = None
+    decision: Tensor | None = None
+    shares: Tensor | None = None
 
     @classmethod
     def full(cls, x: Tensor, grid: tuple[int, int], prefix: Tensor | None = None, **signals) -> VisualTokens:
@@ -81,9 +83,9 @@ class VisualTokens:
     @property
     def kept(self) -> Tensor | None:
         """Which tokens of ``sequence`` are still there, [B, P+N]: 1 or 0; ``None`` where all of them are."""
-        if self.decisions is None:
+        if self.decision is None:
             return None
-        return F.pad(self.decisions[..., -1], (self.prefix_count, 0), value=1.0)
+        return F.pad(self.decision, (self.prefix_count, 0), value=1.0)
 
     @property
     def carrier(self) -> Tensor:
@@ -148,7 +150,7 @@ class VisualTokens:
 
     def _tensors(self, *names: str) -> dict[str, Tensor]:
         """The tensors of these names, or all, that are there."""
-        return {name: value for name in names or ("x", "index", "prefix", "group", "decisions", *SIGNALS)
+        return {name: value for name in names or ("x", "index", "prefix", "group", "decision", "shares", *SIGNALS)
                 if (value := getattr(self, name)) is not None}
 
     def to(self, device) -> VisualTokens:

@@ -141,23 +141,22 @@ class ViT(Encoder):
         return self._tell(tokens, self.norm(x), weights, keys)
 
     def forward_masked(self, images: Tensor) -> VisualTokens:
-        """While predictors train: all N tokens come out, and ``decisions`` says which are still there.
+        """While predictors train: all N tokens come out, and ``decision`` says which are still there.
 
         A dropped token is hidden from the others instead of removed: what it would have told them is the gradient
         that its predictor learns from. Those kept are what ``forward`` gathers if it decides alike.
         """
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
-        kept, decisions, more = x.new_ones(len(x), x.shape[1] - P), [], {}
+        kept, shares, more = x.new_ones(len(x), x.shape[1] - P), [], {}
         for number, block in enumerate(self.blocks, 1):
             x, _ = block(x, **more)
-            if self.schedule.rate_after(number):
-                if predictor := self.predictor(number):  # none where everything stays
-                    kept = predictor.decide(x[:, P:], kept)
-                decisions.append(kept)
+            if predictor := self.predictor(number):
+                kept, _ = predictor.decide(x[:, P:], kept)
+                shares.append(kept.mean(dim=1))
                 more = {"kept": with_itself(F.pad(kept, (P, 0), value=1.0))}
         x = self.norm(x)
-        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None,
-                                 decisions=torch.stack(decisions, dim=-1))
+        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, decision=kept,
+                                 shares=torch.stack(shares, dim=1))
 
     def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None) -> VisualTokens:
         """The same cells with x [B, T, C], and what weights [B, h, T, T] and keys [B, h, T, Dh] say of them."""

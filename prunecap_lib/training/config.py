@@ -110,14 +110,9 @@ class TrainConfig:
         if self.start is not None and self.encoder_weights not in (None, "package"):
             raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "
                              f"{self.encoder_weights!r} out")
-        if self.schedule is not None and self.schedule.scorer == "predictor":
-            if self.freeze_encoder:
-                raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder "
-                                 "out, or choose another scorer in the schedule")
-            if self.prune_ratio:
-                raise InputError(f"prune_ratio is {self.prune_ratio}: while a predictor inside the encoder trains, no "
-                                 "tokens can go before the decoder; set it to 0, and prune there when the trained "
-                                 "model captions")
+        if self.schedule is not None and self.schedule.learned and self.freeze_encoder:
+            raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder out, "
+                             "or choose another scorer in the schedule")
         for name in ("ratio_weight", "word_weight", "feature_weight"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")

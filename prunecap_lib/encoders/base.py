@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..tokens import VisualTokens
+
+if TYPE_CHECKING:
+    from .sparse import KeptCells, MaskedCells
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -93,9 +97,9 @@ class Encoder(nn.Module):
                 raise InputError(f"encoder {self.name}: its predictors belong to schedule {self.schedule}, and "
                                  f"{schedule} needs others; keep its blocks, or set_schedule(None) to start anew")
         self.schedule = schedule
-        device = next(self.parameters()).device
+        like = next(self.parameters())
         self.added = nn.ModuleDict({name: self.added[name] if name in self.added else module
-                                    for name, module in needed.items()}).to(device)
+                                    for name, module in needed.items()}).to(like)
         self.added.train(self.training)
 
     @contextmanager
@@ -106,6 +110,11 @@ class Encoder(nn.Module):
             yield
         finally:
             self.schedule = schedule
+
+    @property
+    def learning(self) -> bool:
+        """Do predictors train? Tokens are then masked, where they would be gathered."""
+        return self.training and self.schedule is not None and self.schedule.learned
 
     def predictor(self, number: int) -> nn.Module | None:
         """What the schedule's scorer has learned for its reduction after the block of this number."""
@@ -205,11 +214,17 @@ class Block(nn.Module):
         self.mlp = Mlp(channels, hidden, activation)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
 
-    def forward(self, x: Tensor, need_weights: bool = False, **more) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention."""
+    def forward(self, x: Tensor, need_weights: bool = False, cells: KeptCells | MaskedCells | None = None,
+                cheap: nn.Linear | None = None, **more) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention.
+
+        With ``cells`` of a map the MLP is for those alone, and ``cheap`` for the others.
+        """
         y, weights = self.attn(self.norm1(x), need_weights, **more)
         x = x + self.ls1(y)
-        return x + self.ls2(self.mlp(self.norm2(x))), weights
+        y = self.norm2(x)
+        y = self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap)
+        return x + self.ls2(y), weights
 
 
 def init_weights(module: nn.Module) -> None:

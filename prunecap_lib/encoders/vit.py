@@ -124,7 +124,7 @@ class ViT(Encoder):
         attention kernel, and those after which a schedule asks for weights.
         """
         self.check_images(images)
-        if self.training and self.schedule and self.schedule.learned:
+        if self.learning:
             return self.forward_masked(images)
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
         tokens, mask = VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None), {}
@@ -147,7 +147,7 @@ class ViT(Encoder):
         that its predictor learns from. Those kept are what ``forward`` gathers if it decides alike.
         """
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
-        kept, shares, more = x.new_ones(len(x), x.shape[1] - P), [], {}
+        kept, shares, more = x.new_ones(len(x), x.shape[1] - P, dtype=torch.float), [], {}
         for number, block in enumerate(self.blocks, 1):
             x, _ = block(x, **more)
             if predictor := self.predictor(number):

@@ -180,8 +180,12 @@ class Schedule:
                 tokens = merge_similar(tokens, min(left - k, left // 2), metric)
                 metric = None
             return tokens
-        scores = predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
+        scores = self.scores(tokens, k, predictor)
         return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, scores, k)
+
+    def scores(self, tokens: VisualTokens, k: int, predictor: TokenPredictor | None = None) -> Tensor:
+        """By what k of these tokens are chosen, [B, N]."""
+        return predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
 
     def mask(self, tokens: VisualTokens) -> dict[str, Tensor]:
         """What the next blocks' attention gets: merged tokens count as many as they are, [B, 1, 1, P+N]."""

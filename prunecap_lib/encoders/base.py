@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..tokens import VisualTokens
+from .when_it_pays import WhenItPays, usual_schedule
 
 if TYPE_CHECKING:
     from .sparse import KeptCells, MaskedCells
@@ -43,6 +44,7 @@ class Encoder(nn.Module):
         prefix_tokens: P, class and register tokens.
         preprocessing: how a picture becomes its input.
         block_channels: C of each block, counted through all stages.
+        block_tokens: N at each block, as long as all are kept.
         reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
         schedule: where tokens go on the way, or None; see ``set_schedule``.
         added: the modules that the schedule needs beyond the encoder's own.
@@ -56,6 +58,7 @@ class Encoder(nn.Module):
     prefix_tokens: int = 0
     preprocessing: Preprocessing
     block_channels: tuple[int, ...] = ()
+    block_tokens: tuple[int, ...] = ()
     reductions: tuple[str, ...] = ()
     schedule: Schedule | None = None
     added: nn.ModuleDict
@@ -66,6 +69,13 @@ class Encoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.added = nn.ModuleDict()
+        self.pays: WhenItPays | None = None
+
+    def __call__(self, images: Tensor, **more) -> VisualTokens:
+        if self.pays is None or self.pays(self, images):
+            return super().__call__(images, **more)
+        with self.unpruned():
+            return super().__call__(images, **more)
 
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         raise NotImplementedError
@@ -79,16 +89,28 @@ class Encoder(nn.Module):
         """Which of ``tokens.SIGNALS`` the block of this number can tell of its tokens."""
         return ()
 
-    def set_schedule(self, schedule: Schedule | None) -> None:
-        """Prune on the way, from the next picture on; None: no longer. Weights stay as they are.
+    def set_schedule(self, schedule: Schedule | str | None) -> None:
+        """Prune on the way, from the next picture on; None: no longer. A text is read by ``Schedule.parse``.
 
-        Modules that the schedule needs are made anew, in ``added``: set a schedule before loading their weights.
+        Weights stay as they are. Modules that the schedule needs are made anew, in ``added``: set a schedule before
+        loading their weights.
+
+        "auto" follows the schedule that is set already, or else ``usual_schedule``, for batches of a size at which it
+        is faster here. Both ways are timed on the first batch of each size, and the log tells the outcome.
 
         Raises InputError where a block does not exist, or cannot do what the schedule asks of it.
         """
+        if schedule == "auto" and self.schedule is not None:
+            self.pays = WhenItPays()
+            return
+        pays = None
+        if schedule == "auto":
+            pays, schedule = WhenItPays(), usual_schedule(self)
+        elif isinstance(schedule, str):
+            schedule = Schedule.parse(schedule)
         if schedule is not None:
             schedule.check(self)
-        self.schedule = schedule
+        self.schedule, self.pays = schedule, pays
         like = next(self.parameters())
         self.added = nn.ModuleDict({} if schedule is None else self.schedule_modules(schedule)).to(like)
         self.added.train(self.training)
@@ -96,11 +118,12 @@ class Encoder(nn.Module):
     @contextmanager
     def unpruned(self) -> Iterator[None]:
         """``with encoder.unpruned():`` all tokens stay on the way, for the time being."""
-        schedule, self.schedule = self.schedule, None
+        before = self.schedule, self.pays
+        self.schedule = self.pays = None
         try:
             yield
         finally:
-            self.schedule = schedule
+            self.schedule, self.pays = before
 
     def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
         """What this encoder must have beyond its own parameters to follow ``schedule``."""

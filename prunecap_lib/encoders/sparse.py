@@ -148,6 +148,11 @@ class Pyramid(Encoder):
 
     reductions = ("keep",)
 
+    def count_blocks(self, depths: Sequence[int], channels: Sequence[int], grids: Sequence[tuple[int, int]]) -> None:
+        """Note how wide each block is, and how large its map; all three are given stage by stage."""
+        self.block_channels = tuple(C for C, depth in zip(channels, depths, strict=True) for _ in range(depth))
+        self.block_tokens = tuple(H * W for (H, W), depth in zip(grids, depths, strict=True) for _ in range(depth))
+
     def stage_list(self) -> Sequence[nn.Module]:
         """The stages: each has ``downsample`` and ``blocks``."""
         return self.stages

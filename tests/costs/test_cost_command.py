@@ -9,7 +9,7 @@ from PIL import Image
 from prunecap_lib import Captioner, CaptionerConfig
 from prunecap_lib.cli import main
 from prunecap_lib.cli.cost import parse_memory
-from prunecap_lib.costs import ledger
+from prunecap_lib.costs import ledger, schedule_for_flops
 from prunecap_lib.costs.outline import placeholder_vocabulary
 
 
@@ -69,7 +69,7 @@ def test_when_it_pays_is_one_plain_sentence(capsys, model):
     _, out, _ = run(capsys, "--checkpoint", model, "--schedule", "50%@2/grid", "--time", "--repeats", 3)
     assert out.splitlines()[-1].startswith("pruning inside the encoder") and "times as fast at 1" in out
     found = Captioner.load(model)
-    found.encoder.set_schedule("0.328125@2/grid")
+    found.encoder.set_schedule(schedule_for_flops(found.encoder, 0.5, after=(2,), scorer="grid"))
     assert f"{ledger(found).flops['encoder'] / 1e9:.4f}" in out
 
 

@@ -171,11 +171,18 @@ class Captioner(nn.Module):
 
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
               generator: torch.Generator | None = None) -> VisualTokens:
-        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer."""
+        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer.
+
+        Raises InputError for tokens of an encoder that trains a predictor: they are masked, and cannot be gathered.
+        """
         ratio = self.config.prune_ratio if prune_ratio is None else prune_ratio
         N = tokens.x.shape[1]
         if (K := keep_count(N, ratio)) == N:
             return tokens
+        if tokens.decision is not None:
+            raise InputError(f"prune ratio {ratio}: while a predictor inside the encoder trains, no tokens can go "
+                             "before the decoder; train with prune_ratio 0, and prune there when the trained model "
+                             "captions")
         scores = score_tokens(scorer or self.config.scorer, tokens, pilot=self.pilot, relevance=self.relevance,
                               k=K, generator=generator)
         return keep_top_k(tokens, scores, K)
@@ -188,13 +195,15 @@ class Captioner(nn.Module):
         return self.projection(kept.sequence), kept
 
     def forward(self, images: Tensor | VisualTokens, ids: Tensor, *, prune_ratio: float | None = None,
-                scorer: str | None = None, at: Tensor | None = None) -> Tensor:
+                scorer: str | None = None, at: Tensor | None = None, need_tokens: bool = False):
         """Teacher forcing: images [B, 3, S, S] or tokens, ids [B*R, T] -> logits [B*R, T, V].
 
-        ``at`` (bool [B*R, T]) asks for some positions only -> [M, V].
+        ``at`` (bool [B*R, T]) asks for some positions only -> [M, V]. ``need_tokens``: also return the tokens that
+        the decoder looked at, before their projection.
         """
-        memory, _ = self.look(images, prune_ratio, scorer)
-        return self.decoder(ids, memory, at=at)
+        memory, tokens = self.look(images, prune_ratio, scorer)
+        logits = self.decoder(ids, memory, kept=tokens.kept, at=at)
+        return (logits, tokens) if need_tokens else logits
 
     # -- from a picture to words --------------------------------------------------------------------------
 
@@ -279,6 +288,7 @@ class Captioner(nn.Module):
         config = CaptionerConfig(**parts.config)
         captioner = cls(config, parts.vocabulary, preprocessing=parts.preprocessing,
                         encoder=checkpoint.packaged_encoder(config))
+        checkpoint.check_predictors(parts, captioner)
         try:
             missing, unexpected = captioner.load_state_dict(parts.state_dict, strict=False)
         except RuntimeError as error:

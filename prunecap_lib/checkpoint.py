@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -141,6 +142,17 @@ def _checked(config: dict, settings: set[str], folder: Path) -> dict:
 def packaged(key: str, config) -> bool:
     """Is this weight left out, because a Python package brings it?"""
     return config.encoder_package is not None and key.startswith("encoder.") and not key.startswith("encoder.added.")
+
+
+def check_predictors(parts: Parts, captioner) -> None:
+    """Raises CheckpointError where the weights hold predictors of another schedule than config.json's."""
+    there, needed = (sorted({int(found[1]) for key in state if (found := re.match(r"encoder\.added\.predictor_(\d+)\.",
+                                                                                 key))})
+                     for state in (parts.state_dict, captioner.state_dict()))
+    if there != needed:
+        raise CheckpointError(f"checkpoint {parts.folder}: the weights hold predictors after blocks {there}, and "
+                              f"config.json's schedule {captioner.encoder.schedule} needs them after blocks {needed}; "
+                              "both must come from one save")
 
 
 def packaged_encoder(config):

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import attend
+from ..attention import attend, attend_kept
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
+from ..pruning.predictor import PREDICTOR
 from ..tokens import VisualTokens
 from .when_it_pays import WhenItPays, usual_schedule
 
@@ -92,27 +93,34 @@ class Encoder(nn.Module):
     def set_schedule(self, schedule: Schedule | str | None) -> None:
         """Prune on the way, from the next picture on; None: no longer. A text is read by ``Schedule.parse``.
 
-        Weights stay as they are. Modules that the schedule needs are made anew, in ``added``: set a schedule before
-        loading their weights.
+        Weights stay as they are. Modules that the schedule needs are in ``added``: those that the schedule of before
+        had too stay, with what they have learned; others are new. Set a schedule before loading their weights.
 
         "auto" follows the schedule that is set already, or else ``usual_schedule``, for batches of a size at which it
         is faster here. Both ways are timed on the first batch of each size, and the log tells the outcome.
 
-        Raises InputError where a block does not exist, or cannot do what the schedule asks of it.
+        Raises InputError where a block does not exist, or cannot do what the schedule asks of it, and where this
+        encoder's predictors learned for other blocks.
         """
         if schedule == "auto" and self.schedule is not None:
             self.pays = WhenItPays()
             return
-        pays = None
+        pays, needed = None, {}
         if schedule == "auto":
             pays, schedule = WhenItPays(), usual_schedule(self)
         elif isinstance(schedule, str):
             schedule = Schedule.parse(schedule)
         if schedule is not None:
             schedule.check(self)
+            needed = self.schedule_modules(schedule)
+            learned = self.schedule is not None and self.schedule.learned and schedule.learned
+            if learned and {name for name in needed if name not in self.added and name.startswith(PREDICTOR)}:
+                raise InputError(f"encoder {self.name}: its predictors belong to schedule {self.schedule}, and "
+                                 f"{schedule} needs others; keep its blocks, or set_schedule(None) to start anew")
         self.schedule, self.pays = schedule, pays
         like = next(self.parameters())
-        self.added = nn.ModuleDict({} if schedule is None else self.schedule_modules(schedule)).to(like)
+        self.added = nn.ModuleDict({name: self.added[name] if name in self.added else module
+                                    for name, module in needed.items()}).to(like)
         self.added.train(self.training)
 
     @contextmanager
@@ -124,6 +132,11 @@ class Encoder(nn.Module):
             yield
         finally:
             self.schedule, self.pays = before
+
+    def predictor(self, number: int) -> nn.Module | None:
+        """What the schedule's scorer has learned for its reduction after the block of this number."""
+        name = f"predictor_{number}"
+        return self.added[name] if name in self.added else None
 
     def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
         """What this encoder must have beyond its own parameters to follow ``schedule``."""
@@ -176,12 +189,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = nn.Linear(channels, channels, bias=projection_bias)
 
-    def forward(self, x: Tensor, need_weights: bool = False,
-                mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, need_weights: bool = False, mask: Tensor | None = None,
+                kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C], mask or kept: see ``attend``, ``attend_kept`` -> (y [B, T, C], weights [B, h, T, T] | None)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
-        y, weights = attend(q, k, v, mask, need_weights=need_weights)
-        return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
+        if kept is None:
+            y, weights = attend(q, k, v, mask, need_weights=need_weights)
+        else:
+            y, weights = attend_kept(q, k, v, kept, need_weights=need_weights)
+        return self.proj(y.transpose(1, 2).flatten(2)), weights
 
     def keys(self, x: Tensor) -> Tensor:
         """What the tokens are found by: x [B, T, C] -> [B, h, T, Dh]."""

@@ -164,5 +164,5 @@ class ConvNeXt(Pyramid):
         self.check_images(images)
         if need_attention:
             raise self.no_attention()
-        x, _ = self.run_stages(self.stem(images.permute(0, 2, 3, 1).contiguous()))  # [B, S, S, 3] -> [B, H, W, C]
-        return VisualTokens.full(self.norm_pre(x).flatten(1, 2), self.grid)
+        x, told = self.run_stages(self.stem(images.permute(0, 2, 3, 1).contiguous()))  # [B, S, S, 3] -> [B, H, W, C]
+        return VisualTokens.full(self.norm_pre(x).flatten(1, 2), self.grid, **told)

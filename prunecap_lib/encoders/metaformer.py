@@ -258,8 +258,8 @@ class MetaFormer(Pyramid):
         if need_attention and not self.block_signals(self.depth):
             raise self.no_attention()
         x = self.stem(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
-        x, received = self.run_stages(x, need_attention)
-        return VisualTokens.full(x.flatten(1, 2), self.grid, attention_received=received)
+        x, told = self.run_stages(x, need_attention)
+        return VisualTokens.full(x.flatten(1, 2), self.grid, **told)
 
     def block_signals(self, number: int) -> tuple[str, ...]:
         mixers = [mixer for mixer, depth in zip(self.config.mixers, self.config.depths, strict=True)

@@ -197,8 +197,8 @@ class Swin(Pyramid):
         """
         self.check_images(images)
         x = self.patch_embed(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
-        x, received = self.run_stages(x, need_attention)
-        return VisualTokens.full(self.norm(x).flatten(1, 2), self.grid, attention_received=received)
+        x, told = self.run_stages(x, need_attention)
+        return VisualTokens.full(self.norm(x).flatten(1, 2), self.grid, **told)
 
     def stage_list(self) -> Sequence[nn.Module]:
         return self.layers

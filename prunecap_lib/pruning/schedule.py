@@ -9,6 +9,8 @@ Shapes: B pictures, N visual tokens, P prefix tokens, C channels, Dh head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from ..errors import InputError
 from ..tokens import VisualTokens
 from .fuse import fuse_rest
 from .merge import merge_similar, proportional_bias
+from .predictor import PREDICTOR, TokenPredictor
 from .reduce import keep_count, keep_top_k
 from .scores import ATTENTION_SCORES, SCORES, check_scorer, score_tokens
 
@@ -34,7 +37,8 @@ class Schedule:
     Attributes:
         after: numbers of the blocks after which tokens are reduced, ascending; the first block is 1.
         keep: share in (0, 1] of the tokens present there that stay, one for each of ``after``.
-        scorer: which stay (not asked where similar tokens merge).
+        scorer: which stay (not asked where similar tokens merge); one of prunecap_lib.pruning.SCORES, or "predictor",
+            which is trained together with the encoder (see ``TokenPredictor``).
         reduction: what becomes of the rest: "keep" drops them, "fuse" leaves one token in their place, "merge"
             merges the most similar instead.
 
@@ -62,7 +66,7 @@ class Schedule:
         if self.reduction not in REDUCTIONS:
             raise InputError(f"schedule: reduction {self.reduction!r} is unknown; choose one of "
                              f"{', '.join(REDUCTIONS)}")
-        if check_scorer(self.scorer) in _NEED_A_DECODER:
+        if check_scorer(self.scorer, PREDICTOR) in _NEED_A_DECODER:
             raise InputError(f"schedule: scorer {self.scorer!r} asks the decoder, which an encoder does not know; "
                              "use 'attention_received', 'cls_attention', 'key_norm', 'grid' or another")
 
@@ -129,9 +133,23 @@ class Schedule:
                     raise InputError(f"schedule: block {block} of encoder {encoder.name} cannot give the scorer "
                                      f"{self.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or 'grid'")
 
+    @property
+    def learned(self) -> bool:
+        """Is there a predictor, which must be trained?"""
+        return self.scorer == PREDICTOR and self.reduction != "merge" and min(self.keep) < 1
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What share of an encoder's tokens should be left after each reduction whose keep rate is below 1."""
+        return tuple(accumulate((rate for rate in self.keep if rate < 1), mul))
+
     def modules(self, block_channels: tuple[int, ...]) -> dict[str, nn.Module]:
-        """What the scorer must have learned, for an encoder whose blocks are so wide."""
-        return {}
+        """What the scorer must have learned, for an encoder whose blocks are so wide: a predictor for each reduction.
+
+        None where the keep rate is 1.
+        """
+        return {f"predictor_{block}": TokenPredictor(block_channels[block - 1], rate)
+                for block, rate in zip(self.after, self.keep, strict=True) if self.learned and rate < 1}
 
     def rate_after(self, block: int) -> float | None:
         """The keep rate after this block, or None where nothing happens."""
@@ -146,8 +164,12 @@ class Schedule:
             left.append(n)
         return tuple(left)
 
-    def reduce(self, tokens: VisualTokens, rate: float, keys: Tensor | None = None) -> VisualTokens:
-        """Tokens in the middle of an encoder -> fewer. ``keys`` [B, h, P+N, Dh]: what "merge" compares."""
+    def reduce(self, tokens: VisualTokens, rate: float, keys: Tensor | None = None,
+               predictor: TokenPredictor | None = None) -> VisualTokens:
+        """Tokens in the middle of an encoder -> fewer.
+
+        Args: keys [B, h, P+N, Dh], what "merge" compares; predictor: who scores, where the scorer is "predictor".
+        """
         N = tokens.x.shape[1]
         k = keep_count(N, 1 - rate)
         if k == N:
@@ -158,11 +180,11 @@ class Schedule:
                 tokens = merge_similar(tokens, min(left - k, left // 2), metric)
                 metric = None
             return tokens
-        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, self.scores(tokens, k), k)
+        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, self.scores(tokens, k, predictor), k)
 
-    def scores(self, tokens: VisualTokens, k: int) -> Tensor:
+    def scores(self, tokens: VisualTokens, k: int, predictor: TokenPredictor | None = None) -> Tensor:
         """By what k of these tokens are chosen, [B, N]."""
-        return score_tokens(self.scorer, tokens, k=k)
+        return predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
 
     def mask(self, tokens: VisualTokens) -> dict[str, Tensor]:
         """What the next blocks' attention gets: merged tokens count as many as they are, [B, 1, 1, P+N]."""

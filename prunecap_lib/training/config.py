@@ -23,6 +23,10 @@ class TrainConfig:
     out: str = "runs/first"
     """Folder for the checkpoint and the log. A run found there is resumed."""
 
+    start: str | None = None
+    """A checkpoint to start from: a name under data/checkpoints ('scenes-vit') or a folder. Its weights, vocabulary and
+    preprocessing are kept, and its sizes must be this run's. It is the teacher, too."""
+
     encoder: str = "vit"
     """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
     encoder_weights: str | None = None
@@ -69,6 +73,13 @@ class TrainConfig:
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
+    ratio_weight: float = 2.0
+    """How much it counts that a predictor keeps as many tokens as the schedule says (Rao et al. 2021, section 3.4; so
+    do the next two). Only the schedule's scorer 'predictor' needs it."""
+    word_weight: float = 0.5
+    """How much it counts that next words are as likely as the teacher, unpruned, finds them. Only with ``start``."""
+    feature_weight: float = 0.5
+    """How much it counts that the tokens which stay hold what the teacher's hold. Only with ``start``."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     augment: bool = False
@@ -99,6 +110,15 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.start is not None and self.encoder_weights not in (None, "package"):
+            raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "
+                             f"{self.encoder_weights!r} out")
+        if self.schedule is not None and self.schedule.learned and self.freeze_encoder:
+            raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder out, "
+                             "or choose another scorer in the schedule")
+        for name in ("ratio_weight", "word_weight", "feature_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")

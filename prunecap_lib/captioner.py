@@ -62,8 +62,7 @@ class CaptionerConfig:
     encoder_package: str | None = None
     """Python package that brings the encoder's weights; they are then left out of the checkpoint."""
     schedule: Schedule | str | None = None
-    """Tokens that go inside the encoder, or "auto"; see ``Encoder.set_schedule``. What ``prune_ratio`` removes is a
-    share of those that come out."""
+    """Tokens that go inside the encoder (see its ``set_schedule``); ``prune_ratio`` is of those that come out."""
 
 
 @dataclass(frozen=True)

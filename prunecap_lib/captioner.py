@@ -61,8 +61,8 @@ class CaptionerConfig:
     """The encoder is not trained (and stays in evaluation mode)."""
     encoder_package: str | None = None
     """Python package that brings the encoder's weights; they are then left out of the checkpoint."""
-    schedule: Schedule | None = None
-    """Tokens that go inside the encoder. What ``prune_ratio`` removes is a share of those that come out."""
+    schedule: Schedule | str | None = None
+    """Tokens that go inside the encoder (see its ``set_schedule``); ``prune_ratio`` is of those that come out."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ class Captioner(nn.Module):
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
         """Args:
-            encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It gets
-                config's schedule.
+            encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It keeps
+                its schedule where config has none.
             preprocessing: what the encoder is given; None: as it was pretrained.
         """
         super().__init__()
         keep_count(1, config.prune_ratio), check_scorer(config.scorer)
         self.config, self.vocabulary = config, vocabulary
         self.encoder = encoder or build_encoder(config.encoder, image_size=config.image_size)
-        if self.encoder.schedule != config.schedule:
+        if config.schedule not in (None, self.encoder.schedule):
             self.encoder.set_schedule(config.schedule)
         if preprocessing is not None:
             self.encoder.preprocessing = preprocessing

@@ -240,8 +240,7 @@ class MetaFormer(Pyramid):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grids[-1], config.stride
-        self.block_channels = tuple(C for C, depth in zip(config.channels, config.depths, strict=True)
-                                    for _ in range(depth))
+        self.count_blocks(config.depths, config.channels, config.grids)
         first = config.channels[0]
         self.stem = nn.Sequential(OrderedDict(
             conv=Conv(3, first, 7, stride=4, padding=2), norm=outer_norm(first, config)))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pruning import Schedule, TokenPredictor
+from ..pruning import Schedule
+from ..pruning.predictor import TokenPredictor
 from ..pruning.reduce import best_first, keep_count
 from ..tokens import VisualTokens
 from .base import Encoder
@@ -50,8 +51,8 @@ class KeptCells:
               predictor: TokenPredictor | None = None) -> KeptCells:
         """ceil(rate * K) of these cells, chosen by the schedule's scorer on the map x [B, H, W, C].
 
-        ``received`` [B, N]: the attention that each cell gets, for a scorer that asks for it; ``predictor``: the scorer
-        of that name.
+        Args: received [B, N], the attention that each cell gets, for a scorer that asks for it; predictor: who
+        scores, where the scorer has learned to.
         """
         tokens = VisualTokens.full(x.flatten(1, 2), self.grid, attention_received=received).keep(self.index)
         count = keep_count(self.count, 1 - rate)
@@ -88,31 +89,27 @@ class MaskedCells:
         seen: [B, H, W], 1 where a cell is kept and 0 elsewhere.
     """
 
-    def __init__(self, decision: Tensor, scores: Tensor):
-        """Args: decision [B, H, W], 1 or 0, with a straight-through gradient; scores [B, H, W], higher is better."""
+    def __init__(self, decision: Tensor, scores: Tensor, before: MaskedCells | None = None):
+        """Args:
+            decision: [B, H, W], 1 or 0, with a straight-through gradient.
+            scores: [B, H, W], higher is better.
+            before: what was decided earlier on this map; what it dropped stays behind all others, in its order.
+        """
         self.seen, self.grid = decision, tuple(decision.shape[1:])
         order = scores.flatten(1).sort(dim=1, descending=True, stable=True).indices
+        if before is not None:
+            present = before.seen.detach().flatten(1).bool()
+            order = torch.where(present, places(order) + order.shape[1], places(before.order)).argsort(
+                dim=1, descending=True)
         kept_first = decision.detach().flatten(1).gather(1, order).sort(dim=1, descending=True, stable=True).indices
         self.order = order.gather(1, kept_first)
 
     @classmethod
-    def all(cls, x: Tensor) -> MaskedCells:
-        """Every cell of a map x [B, H, W, C]."""
-        return cls(x.new_ones(x.shape[:3], dtype=torch.float), x.new_zeros(x.shape[:3]))
-
-    @property
-    def share(self) -> Tensor:
-        """How much of each picture's map is kept, [B]."""
-        return self.seen.mean(dim=(1, 2))
-
-    def fewer(self, x: Tensor, predictor: TokenPredictor) -> MaskedCells:
-        """What ``predictor`` keeps of these cells, seeing the map x [B, H, W, C]; those gone before stay last."""
-        seen, place = self.seen.flatten(1), places(self.order)
-        decision, odds = predictor.decide(x.flatten(1, 2), seen)
-        odds = odds.detach()
-        gone = odds.amin(dim=1, keepdim=True) - 1 - (place.shape[1] - place)
-        standing = torch.where(seen > 0, odds, gone)
-        return MaskedCells(decision.unflatten(1, self.grid), standing.unflatten(1, self.grid))
+    def drawn(cls, x: Tensor, predictor: TokenPredictor, before: MaskedCells | None) -> MaskedCells:
+        """What a predictor in training keeps, of all cells or of those kept ``before``, on the map x [B, H, W, C]."""
+        grid, kept = x.shape[1:3], x.new_ones(x.shape[:3], dtype=torch.float) if before is None else before.seen
+        decision, scores = predictor.decide(x.flatten(1, 2), kept.flatten(1))
+        return cls(decision.unflatten(1, grid), scores.detach().unflatten(1, grid), before)
 
     def on(self, grid: Sequence[int]) -> MaskedCells:
         """The decision on the next stage's map, as ``KeptCells.on`` takes it.
@@ -169,6 +166,11 @@ class Pyramid(Encoder):
 
     reductions = ("keep",)
 
+    def count_blocks(self, depths: Sequence[int], channels: Sequence[int], grids: Sequence[tuple[int, int]]) -> None:
+        """Note how wide each block is, and how large its map; all three are given stage by stage."""
+        self.block_channels = tuple(C for C, depth in zip(channels, depths, strict=True) for _ in range(depth))
+        self.block_tokens = tuple(H * W for (H, W), depth in zip(grids, depths, strict=True) for _ in range(depth))
+
     def stage_list(self) -> Sequence[nn.Module]:
         """The stages: each has ``downsample`` and ``blocks``."""
         return self.stages
@@ -181,7 +183,10 @@ class Pyramid(Encoder):
         return block(x, *sparse), None
 
     def run_stages(self, x: Tensor, need_attention: bool = False) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """From the stem's map to the last one, and what ``VisualTokens`` can tell: [B, H, W, C] -> [B, H', W', C']."""
+        """From the stem's map to the last one: [B, H, W, C] -> ([B, H', W', C'], what ``VisualTokens`` tells of it).
+
+        While predictors train, they draw decisions that mask; see ``MaskedCells``.
+        """
         cells, number, received, shares = None, 0, None, []
         for stage in self.stage_list():
             x = stage.downsample(x)
@@ -195,12 +200,11 @@ class Pyramid(Encoder):
                 x, received = self.run_block(block, x, asked, *sparse)
                 if rate is None or rate == 1:
                     continue
-                predictor = self.predictor(number)
                 if self.learning:
-                    cells = (cells or MaskedCells.all(x)).fewer(x, predictor)
-                    shares.append(cells.share)
+                    cells = MaskedCells.drawn(x, self.predictor(number), cells)
+                    shares.append(cells.seen.mean(dim=(1, 2)))
                 else:
-                    cells = (cells or KeptCells.all(x)).fewer(x, self.schedule, rate, received, predictor)
+                    cells = (cells or KeptCells.all(x)).fewer(x, self.schedule, rate, received, self.predictor(number))
         return x, {"attention_received": received, "shares": torch.stack(shares, dim=1) if shares else None}
 
     def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:

@@ -180,8 +180,7 @@ class Swin(Pyramid):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grid, config.stride
-        self.block_channels = tuple(C for C, depth in zip(config.channels, config.depths, strict=True)
-                                    for _ in range(depth))
+        self.count_blocks(config.depths, config.channels, [(side, side) for side in config.sides])
 
         C = config.channels[0]
         self.patch_embed = nn.Sequential(OrderedDict(proj=Conv(3, C, config.patch, stride=config.patch),

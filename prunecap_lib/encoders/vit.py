@@ -83,6 +83,7 @@ class ViT(Encoder):
         self.image_size, self.channels, self.stride = config.image_size, config.channels, config.patch
         self.grid, self.prefix_tokens = config.grid, config.prefix_tokens
         self.block_channels = (config.channels,) * config.depth
+        self.block_tokens = (config.grid[0] * config.grid[1],) * config.depth
         C, N = config.channels, config.grid[0] * config.grid[1]
 
         self.patch_embed = PatchEmbedding(config.patch, C, bias=not config.pre_norm)

@@ -180,8 +180,7 @@ class Schedule:
                 tokens = merge_similar(tokens, min(left - k, left // 2), metric)
                 metric = None
             return tokens
-        scores = self.scores(tokens, k, predictor)
-        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, scores, k)
+        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, self.scores(tokens, k, predictor), k)
 
     def scores(self, tokens: VisualTokens, k: int, predictor: TokenPredictor | None = None) -> Tensor:
         """By what k of these tokens are chosen, [B, N]."""

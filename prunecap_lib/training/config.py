@@ -102,6 +102,9 @@ class TrainConfig:
         if self.scorer == "relevance":
             raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
                              "with 'pilot', and choose 'relevance' when the trained model captions")
+        if self.schedule == "auto":
+            raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep "
+                             "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
         for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):

@@ -41,6 +41,35 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale
     return weights.to(v.dtype) @ v, weights if need_weights else None
 
 
+def attend_kept(q: Tensor, k: Tensor, v: Tensor, kept: Tensor, *,
+                need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Attention in training, where a token that was dropped is still there and counts for nothing.
+
+        weight of j = kept_j exp(s_j) / sum over l of kept_l exp(s_l)        (Rao et al. 2021, section 3.3)
+
+    Args:
+        q: [B, h, T, Dh]. k, v: [B, h, S, Dh].
+        kept: broadcastable to [B, h, T, S], each 0 or 1. Multiplied instead of masked, so that a gradient tells
+            what keeping a token would have changed.
+
+    Where nothing is kept the result is zero. The paper's code adds a small number to every weight, dropped ones
+    included; here a dropped token weighs exactly nothing, and its absence changes no result.
+    """
+    scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])
+    weights = kept * (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
+    weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    return weights.to(v.dtype) @ v, weights if need_weights else None
+
+
+def with_itself(kept: Tensor) -> Tensor:
+    """Who sees whom among tokens of which some were dropped: kept [B, T] -> [B, 1, T, T], rows look at columns.
+
+    Everyone sees those kept, and itself: a dropped token's row must not be empty, and what it holds reaches no one.
+    """
+    itself = torch.eye(kept.shape[1], dtype=kept.dtype, device=kept.device)
+    return kept[:, None, None, :] * (1 - itself) + itself
+
+
 class KVCache:
     """Keys and values of the words written so far, for every beam, that are never moved or copied.
 
@@ -155,10 +184,17 @@ class CrossAttention(nn.Module):
         return tuple(project(memory).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                      for project in (self.key, self.value))
 
-    def forward(self, x: Tensor, memory_kv: tuple[Tensor, Tensor], *, need_weights: bool = False):
-        """x [B, R*T, D] and ``project_memory``'s -> (y [B, R*T, D], weights [B, h, R*T, S] | None)."""
+    def forward(self, x: Tensor, memory_kv: tuple[Tensor, Tensor], *, kept: Tensor | None = None,
+                need_weights: bool = False):
+        """x [B, R*T, D] and ``project_memory``'s -> (y [B, R*T, D], weights [B, h, R*T, S] | None).
+
+        ``kept`` [B, S]: which tokens are still there, where none was gathered (see ``attend_kept``).
+        """
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)               # [B, h, R*T, Dh]
-        y, weights = attend(q, *memory_kv, need_weights=need_weights)
+        if kept is None:
+            y, weights = attend(q, *memory_kv, need_weights=need_weights)
+        else:
+            y, weights = attend_kept(q, *memory_kv, kept[:, None, None], need_weights=need_weights)
         return self.out(y.transpose(1, 2).flatten(2)), weights
 
     def carry_back(self, q: Tensor) -> Tensor:

@@ -20,13 +20,18 @@ from .decoder import Decoder
 from .encoders import build_encoder
 from .errors import CheckpointError, InputError
 from .preprocessing import Preprocessing, load_image
-from .pruning import ATTENTION_SCORES, check_scorer, keep_count, keep_top_k, pilot_score, relevance_score, score_tokens
+from .pruning import (
+    ATTENTION_SCORES,
+    Schedule,
+    check_scorer,
+    keep_count,
+    keep_top_k,
+    pilot_score,
+    relevance_score,
+    score_tokens,
+)
 from .text import BOS, EOS, PAD, Vocabulary
 from .tokens import VisualTokens
-
-FEW_PICTURES = 4
-"""What a CPU encodes at a time where nothing is trained: what one layer has left is then still in its cache when the
-next one reads it. A batch of 32 takes 5% to 50% less time so, depending on the encoder."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class CaptionerConfig:
     """The encoder is not trained (and stays in evaluation mode)."""
     encoder_package: str | None = None
     """Python package that brings the encoder's weights; they are then left out of the checkpoint."""
+    schedule: Schedule | str | None = None
+    """Tokens that go inside the encoder (see its ``set_schedule``); ``prune_ratio`` is of those that come out."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,16 @@ class Captioner(nn.Module):
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
         """Args:
-            encoder: one built already (with pretrained weights, say); else a fresh one by config's name.
+            encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It keeps
+                its schedule where config has none.
             preprocessing: what the encoder is given; None: as it was pretrained.
         """
         super().__init__()
         keep_count(1, config.prune_ratio), check_scorer(config.scorer)
         self.config, self.vocabulary = config, vocabulary
         self.encoder = encoder or build_encoder(config.encoder, image_size=config.image_size)
+        if config.schedule not in (None, self.encoder.schedule):
+            self.encoder.set_schedule(config.schedule)
         if preprocessing is not None:
             self.encoder.preprocessing = preprocessing
         self.projection = Projection(self.encoder.channels, config.d_model)
@@ -132,10 +142,8 @@ class Captioner(nn.Module):
 
     def encode(self, images: Tensor, *, scorer: str | None = None) -> VisualTokens:
         """images [B, 3, S, S] -> all N tokens, with the attention signals where ``scorer`` needs them."""
-        need_attention = (scorer or self.config.scorer) in ATTENTION_SCORES
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen_encoder):
-            few = len(images) if self.training or images.device.type != "cpu" else FEW_PICTURES
-            return VisualTokens.join([self.encoder(part, need_attention=need_attention) for part in images.split(few)])
+            return self.encoder.encode(images, need_attention=(scorer or self.config.scorer) in ATTENTION_SCORES)
 
     def pilot(self, tokens: VisualTokens) -> Tensor:
         """How much the first cross-attention layer, asked with ``<bos>``, looks at each token: [B, N].
@@ -161,11 +169,18 @@ class Captioner(nn.Module):
 
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
               generator: torch.Generator | None = None) -> VisualTokens:
-        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer."""
+        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer.
+
+        Raises InputError for tokens of an encoder that trains a predictor: they are masked, and cannot be gathered.
+        """
         ratio = self.config.prune_ratio if prune_ratio is None else prune_ratio
         N = tokens.x.shape[1]
         if (K := keep_count(N, ratio)) == N:
             return tokens
+        if tokens.decision is not None:
+            raise InputError(f"prune ratio {ratio}: while a predictor inside the encoder trains, no tokens can go "
+                             "before the decoder; train with prune_ratio 0, and prune there when the trained model "
+                             "captions")
         scores = score_tokens(scorer or self.config.scorer, tokens, pilot=self.pilot, relevance=self.relevance,
                               k=K, generator=generator)
         return keep_top_k(tokens, scores, K)
@@ -178,13 +193,15 @@ class Captioner(nn.Module):
         return self.projection(kept.sequence), kept
 
     def forward(self, images: Tensor | VisualTokens, ids: Tensor, *, prune_ratio: float | None = None,
-                scorer: str | None = None, at: Tensor | None = None) -> Tensor:
+                scorer: str | None = None, at: Tensor | None = None, need_tokens: bool = False):
         """Teacher forcing: images [B, 3, S, S] or tokens, ids [B*R, T] -> logits [B*R, T, V].
 
-        ``at`` (bool [B*R, T]) asks for some positions only -> [M, V].
+        ``at`` (bool [B*R, T]) asks for some positions only -> [M, V]. ``need_tokens``: also return the tokens that
+        the decoder looked at, before their projection.
         """
-        memory, _ = self.look(images, prune_ratio, scorer)
-        return self.decoder(ids, memory, at=at)
+        memory, tokens = self.look(images, prune_ratio, scorer)
+        logits = self.decoder(ids, memory, kept=tokens.kept, at=at)
+        return (logits, tokens) if need_tokens else logits
 
     # -- from a picture to words --------------------------------------------------------------------------
 
@@ -247,11 +264,10 @@ class Captioner(nn.Module):
         return kept.scatter(weights[..., kept.prefix_count :]).cpu()
 
     def _caption(self, ids: list[int], log_prob: float, cells: Tensor, grid, weights: Tensor | None) -> Caption:
-        T = ids.index(EOS) + 1 if EOS in ids else len([i for i in ids if i != PAD])
-        ids = ids[:T]
+        ids = ids[: ids.index(EOS) + 1] if EOS in ids else [i for i in ids if i != PAD]
         words = [self.vocabulary.words[i] for i in ids]
         return Caption(self.vocabulary.decode(ids), ids, words, log_prob, cells, grid,
-                       None if weights is None else weights[:T])
+                       None if weights is None else weights[: len(ids)])
 
     # -- to disk and back ---------------------------------------------------------------------------------
 
@@ -263,18 +279,21 @@ class Captioner(nn.Module):
     def load(cls, name_or_path, *, device: str | torch.device = "cpu") -> Captioner:
         """A name under data/checkpoints ('scenes-vit') or a folder. Nothing is unpickled.
 
+        One that was trained with all tokens prunes inside its encoder from ``encoder.set_schedule`` on.
+
         Raises CheckpointError where the folder is missing, damaged, or of another version.
         """
         parts = checkpoint.read(name_or_path, {field.name for field in fields(CaptionerConfig)})
         config = CaptionerConfig(**parts.config)
         captioner = cls(config, parts.vocabulary, preprocessing=parts.preprocessing,
                         encoder=checkpoint.packaged_encoder(config))
+        checkpoint.check_predictors(parts, captioner)
         try:
             missing, unexpected = captioner.load_state_dict(parts.state_dict, strict=False)
         except RuntimeError as error:
             raise CheckpointError(f"checkpoint {parts.folder}: the weights do not fit config.json "
                                   f"({str(error).splitlines()[-1].strip()}); both must come from one save") from error
-        missing = [key for key in missing if not (config.encoder_package and key.startswith("encoder."))]
+        missing = [key for key in missing if not checkpoint.packaged(key, config)]
         if missing or unexpected:
             raise CheckpointError(f"checkpoint {parts.folder}: missing {missing[:3]}, unexpected {unexpected[:3]}; "
                                   "it was written by other code or is damaged")

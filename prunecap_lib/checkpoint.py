@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
 from .files import recover_folder, replace_folder
 from .preprocessing import Preprocessing
+from .pruning import Schedule
 from .text import Vocabulary
 
 FORMAT = 1
@@ -70,8 +72,9 @@ def write(folder: Path, captioner, *, half: bool = False, signature: str = "") -
     """Write the two files into an existing folder."""
     from safetensors.torch import save_file
     config = captioner.config
-    state = {key: value.detach().cpu() for key, value in captioner.state_dict().items()
-             if not (config.encoder_package and key.startswith("encoder."))}
+    if config.schedule != "auto" or captioner.encoder.pays is None:  # it may have been set later
+        config = replace(config, schedule=captioner.encoder.schedule)
+    state = {key: value.detach().cpu() for key, value in captioner.state_dict().items() if not packaged(key, config)}
     if config.tie_weights:
         del state["decoder.output.weight"]
     if half:
@@ -130,7 +133,26 @@ def _checked(config: dict, settings: set[str], folder: Path) -> dict:
     if unknown:
         raise CheckpointError(f"checkpoint {folder}: config.json has settings this version does not know "
                               f"({', '.join(sorted(unknown))}); install the version it was written by")
+    if (schedule := config.get("schedule")) not in (None, "auto"):  # older checkpoints do not name one
+        config["schedule"] = Schedule(**{key: tuple(value) if isinstance(value, list) else value
+                                         for key, value in schedule.items()})
     return config
+
+
+def packaged(key: str, config) -> bool:
+    """Is this weight left out, because a Python package brings it?"""
+    return config.encoder_package is not None and key.startswith("encoder.") and not key.startswith("encoder.added.")
+
+
+def check_predictors(parts: Parts, captioner) -> None:
+    """Raises CheckpointError where the weights hold predictors of another schedule than config.json's."""
+    there, needed = (sorted({int(found[1]) for key in state if (found := re.match(r"encoder\.added\.predictor_(\d+)\.",
+                                                                                 key))})
+                     for state in (parts.state_dict, captioner.state_dict()))
+    if there != needed:
+        raise CheckpointError(f"checkpoint {parts.folder}: the weights hold predictors after blocks {there}, and "
+                              f"config.json's schedule {captioner.encoder.schedule} needs them after blocks {needed}; "
+                              "both must come from one save")
 
 
 def packaged_encoder(config):

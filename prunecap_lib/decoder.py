@@ -75,12 +75,12 @@ class DecoderLayer(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(d_model, ffn), nn.GELU(), nn.Linear(ffn, d_model))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory_kv, mask: Tensor, need_weights: bool = False):
-        """x [B, R, T, D], mask [B*R, 1, T, T] -> (x, cross weights [B, h, R*T, S] | None)."""
+    def forward(self, x: Tensor, memory_kv, mask: Tensor, need_weights: bool = False, kept: Tensor | None = None):
+        """x [B, R, T, D], mask [B*R, 1, T, T], kept [B, S] | None -> (x, cross weights [B, h, R*T, S] | None)."""
         B, R, T, D = x.shape
         y, _ = self.self_attention(self.norm1(x.flatten(0, 1)), mask)
         x = (x + self.dropout(y).view(B, R, T, D)).flatten(1, 2)
-        y, weights = self.cross_attention(self.norm2(x), memory_kv, need_weights=need_weights)
+        y, weights = self.cross_attention(self.norm2(x), memory_kv, kept=kept, need_weights=need_weights)
         x = x + self.dropout(y)
         x = x + self.dropout(self.ffn(self.norm3(x)))
         return x.view(B, R, T, D), weights
@@ -111,12 +111,14 @@ class Decoder(nn.Module):
         """memory [B, S, D] -> each layer's keys and values, once a picture; ``looks``: see CrossAttention."""
         return [layer.cross_attention.project_memory(memory, looks) for layer in self.layers]
 
-    def forward(self, ids: Tensor, memory: Tensor, *, at: Tensor | None = None, need_weights: bool = False):
+    def forward(self, ids: Tensor, memory: Tensor, *, kept: Tensor | None = None, at: Tensor | None = None,
+                need_weights: bool = False):
         """Teacher forcing.
 
         Args:
             ids: [B*R, T] with ``<bos>`` first; rows of one picture are neighbours.
             memory: [B, S, D] projected visual tokens.
+            kept: [B, S], 0 or 1: which of them may be looked at (while a predictor trains; None: all).
             at: bool [B*R, T], the positions whose logits are wanted: in training half of a batch is padding,
                 and the output layer is the largest matrix of all.
             need_weights: also return cross-attention [layers, B*R, h, T, S].
@@ -131,7 +133,7 @@ class Decoder(nn.Module):
         x = self.embedding(ids).view(B, rows // B, T, -1)
         collected = []
         for layer, memory_kv in zip(self.layers, self.project_memory(memory), strict=True):
-            x, weights = layer(x, memory_kv, mask, need_weights)
+            x, weights = layer(x, memory_kv, mask, need_weights, kept)
             if need_weights:
                 # [B, h, R*T, S] -> [B*R, h, T, S]
                 collected.append(weights.unflatten(2, (rows // B, T)).transpose(1, 2).flatten(0, 1))

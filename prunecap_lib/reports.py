@@ -109,6 +109,8 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
     """
     ratio = captioner.config.prune_ratio if prune_ratio is None else prune_ratio
     settings = dict(prune_ratio=ratio, scorer=scorer or captioner.config.scorer)
+    inside = {} if captioner.encoder.schedule is None else {
+        "schedule": ("auto " if captioner.encoder.pays else "") + str(captioner.encoder.schedule)}
     started = time.perf_counter()
     captions = caption_split(captioner, dataset, batch_size=batch_size, cache_features=cache_features,
                              progress=progress, seed=seed, method=method, beam_size=beam_size,
@@ -117,7 +119,7 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
     references, texts = dataset.references(), {key: caption.text for key, caption in captions.items()}
     per_image = per_image_cider(references, texts)
     report = {
-        "dataset": dataset.name, "split": dataset.split, "pictures": len(dataset), **settings,
+        "dataset": dataset.name, "split": dataset.split, "pictures": len(dataset), **settings, **inside,
         "scores": {key: round(value, 4) for key, value in
                    score_captions(references, texts, metrics=metrics).items()},
         "CIDEr_interval": [round(value, 4) for value in
@@ -128,7 +130,7 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
         "diversity": {key: round(value, 4) for key, value in diversity(texts).items()},
         "seconds": round(seconds, 2),
         "signature": run_signature(method=f"beam{beam_size}" if method == "beam" else method,
-                                   max_length=max_length, **settings),
+                                   max_length=max_length, **settings, **inside),
         "provenance": provenance() | {"seed": seed},
     }
     if hasattr(dataset, "scenes"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # what an encoder can tell about its tokens when asked, one number each, [B, N]
 SIGNALS = ("cls_attention", "attention_received", "key_norm")
@@ -46,6 +47,9 @@ class VisualTokens:
         group: [B, H*W], for each cell the position in ``x`` of the token that carries it, -1 where it was
             dropped. ``None`` until tokens merge: each then carries its own cell alone. ``carrier`` and
             ``size`` answer in both cases.
+        decision: [B, N], only from an encoder that trains predictors by masks: 1 where a token is still there, 0 where
+            it was dropped and left in ``x`` all the same. Elsewhere ``None``.
+        shares: [B, L], from every encoder that trains predictors: the share of tokens left after each reduction.
     """
 
     x: Tensor
@@ -56,6 +60,8 @@ class VisualTokens:
     attention_received: Tensor | None = None
     key_norm: Tensor | None = None
     group: Tensor | None = None
+    decision: Tensor | None = None
+    shares: Tensor | None = None
 
     @classmethod
     def full(cls, x: Tensor, grid: tuple[int, int], prefix: Tensor | None = None, **signals) -> VisualTokens:
@@ -73,6 +79,13 @@ class VisualTokens:
     @property
     def prefix_count(self) -> int:
         return 0 if self.prefix is None else self.prefix.shape[1]
+
+    @property
+    def kept(self) -> Tensor | None:
+        """Which tokens of ``sequence`` are still there, [B, P+N]: 1 or 0; ``None`` where all of them are."""
+        if self.decision is None:
+            return None
+        return F.pad(self.decision, (self.prefix_count, 0), value=1.0)
 
     @property
     def carrier(self) -> Tensor:
@@ -137,7 +150,7 @@ class VisualTokens:
 
     def _tensors(self, *names: str) -> dict[str, Tensor]:
         """The tensors of these names, or all, that are there."""
-        return {name: value for name in names or ("x", "index", "prefix", "group", *SIGNALS)
+        return {name: value for name in names or ("x", "index", "prefix", "group", "decision", "shares", *SIGNALS)
                 if (value := getattr(self, name)) is not None}
 
     def to(self, device) -> VisualTokens:

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from prunecap_lib.attention import READING, CrossAttention, SelfAttention, attend
+from prunecap_lib.attention import (
+    READING,
+    CrossAttention,
+    SelfAttention,
+    attend,
+    attend_kept,
+    with_itself,
+)
 from prunecap_lib.masks import causal_mask, padding_mask
 
 torch.manual_seed(0)
@@ -39,6 +46,36 @@ def test_a_float_mask_is_added_to_the_scores():
     torch.testing.assert_close(weights, expected)
     for y in (fused, explicit):
         torch.testing.assert_close(y, expected @ v, atol=1e-6, rtol=1e-5)
+
+
+def test_dropped_tokens_are_as_good_as_gone():
+    q, k, v = (torch.randn(2, 3, 7, 8) for _ in range(3))
+    kept = torch.tensor([1.0, 1, 0, 1, 0, 1, 1])
+    y, weights = attend_kept(q, k, v, kept, need_weights=True)
+    there = kept == 1
+    torch.testing.assert_close(y, attend(q, k[:, :, there], v[:, :, there])[0], atol=1e-6, rtol=1e-5)
+    assert (weights[..., ~there] == 0).all() and attend_kept(q, k, v, kept)[1] is None
+    itself = with_itself(kept.expand(2, 7))
+    expected = attend(q, k, v, itself == 1)[0]
+    torch.testing.assert_close(attend_kept(q, k, v, itself)[0], expected, atol=1e-6, rtol=1e-5)
+    assert itself[0, 0].diagonal().tolist() == [1] * 7 and itself[0, 0, 0].tolist() == kept.tolist()
+
+
+def test_a_dropped_token_learns_what_keeping_it_would_change():
+    q, k, v = (torch.randn(1, 1, 3, 4, dtype=torch.double) for _ in range(3))
+    kept = torch.tensor([1.0, 0, 1], dtype=torch.double, requires_grad=True)
+    slope = torch.autograd.grad(attend_kept(q, k, v, kept)[0].sum(), kept)[0][1]
+    step = torch.tensor([0.0, 1e-3, 0], dtype=torch.double)
+    change = (attend_kept(q, k, v, kept + step)[0] - attend_kept(q, k, v, kept)[0]).sum() / 1e-3
+    assert slope.abs() > 1e-3
+    torch.testing.assert_close(slope, change, atol=1e-3, rtol=1e-2)
+
+
+def test_nothing_kept_is_nothing_seen():
+    q, k, v, kept = *(torch.randn(1, 2, 3, 4) for _ in range(3)), torch.zeros(3, requires_grad=True)
+    y, _ = attend_kept(q, 100 * k, v, kept)
+    y.sum().backward()
+    assert (y == 0).all() and kept.grad.isfinite().all()
 
 
 def test_cross_attention_equals_torch():

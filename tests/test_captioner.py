@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
+from prunecap_lib import Captioner, CaptionerConfig, Vocabulary, build_encoder
 from prunecap_lib.attention_maps import mean_map
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.files import replace_folder
-from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, fuse_rest, keep_count, keep_top_k, merge_similar
+from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, Schedule, fuse_rest, keep_count, keep_top_k, merge_similar
 
 WORDS = ["a", "red", "cat", "left", "of", "the", "blue", "house", "two", "dogs"]
 
@@ -182,6 +182,47 @@ def test_one_batch_can_be_learned_by_heart(images, ids):
     assert loss < 0.1
 
 
+# -- pruning inside the encoder -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("schedule, left", [("0.5@2,4", 16), ("0.5@2/fuse", 33), ("0.5@3/merge", 32)])
+def test_both_inside_and_before_the_decoder(images, schedule, left):
+    """The ratio is of the tokens that come out of the encoder, and every one of them knows its cell."""
+    captioner = build(schedule=Schedule.parse(schedule))
+    tokens = captioner.encode(images)
+    assert tokens.x.shape[1] == left
+    for caption, kept in zip(captioner.generate(images, prune_ratio=0.5, return_attention=True, max_length=6),
+                             captioner.prune(tokens, 0.5).index, strict=True):
+        assert len(caption.kept) == keep_count(left, 0.5) and torch.equal(caption.kept, kept)
+        assert caption.attention.shape[1:] == (8, 8)
+        looked = caption.attention.sum(0).flatten() > 0
+        if "merge" not in schedule and "fuse" not in schedule:
+            assert torch.equal(looked.nonzero().flatten(), caption.kept)
+        assert looked[caption.kept].all()
+
+
+def test_tokens_that_stay_inside_are_those_of_the_picture(images):
+    """A picture that differs in one corner only differs in tokens of that corner, whatever went on the way."""
+    captioner = build(schedule=Schedule((2,), (0.25,), "norm_largest"))
+    patches = captioner.encoder.patch_embed
+    with torch.no_grad():
+        patches.proj.bias.zero_(), captioner.encoder.pos_embed.mul_(0.01)
+        bright = torch.zeros(1, 3, 64, 64)
+        bright[..., 16:48, 32:] = 9.0 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        kept = captioner.encode(bright).index[0]
+    rows, columns = kept // 8, kept % 8
+    assert len(kept) == 16 and rows.tolist() == [r for r in (2, 3, 4, 5) for _ in range(4)]
+    assert columns.tolist() == [4, 5, 6, 7] * 4
+
+
+def test_an_unpruned_model_is_pruned_when_it_is_loaded(tmp_path, images):
+    build().save(tmp_path / "model")
+    captioner, schedule = Captioner.load(tmp_path / "model"), Schedule((2,), (0.5,), "key_norm")
+    captioner.encoder.set_schedule(schedule)
+    assert captioner.encode(images).x.shape[1] == 32
+    captioner.save(tmp_path / "pruned")
+    assert Captioner.load(tmp_path / "pruned").encoder.schedule == schedule
+
+
 # -- checkpoints --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -192,6 +233,39 @@ def test_saved_and_loaded_is_the_same(tmp_path, images, ids, tie):
     assert loaded.config == captioner.config and loaded.vocabulary == captioner.vocabulary
     assert loaded.preprocessing == captioner.preprocessing
     assert torch.equal(loaded(images, ids), captioner(images, ids))
+
+
+@pytest.mark.parametrize("schedule", ["0.7,0.5@2,4", "0.5@3/key_norm/fuse"])
+def test_a_schedule_is_saved_and_loaded(tmp_path, images, ids, schedule):
+    captioner = build(schedule=Schedule.parse(schedule))
+    captioner.save(tmp_path / "model")
+    loaded = Captioner.load(tmp_path / "model")
+    assert loaded.config == captioner.config and loaded.encoder.schedule == Schedule.parse(schedule)
+    assert torch.equal(loaded(images, ids), captioner(images, ids))
+
+
+def test_auto_is_saved_as_auto(tmp_path):
+    captioner = build(schedule="auto")
+    captioner.save(tmp_path / "model")
+    loaded = Captioner.load(tmp_path / "model")
+    assert loaded.config.schedule == "auto" and loaded.encoder.pays is not None
+    assert loaded.encoder.schedule == captioner.encoder.schedule == Schedule((1, 3, 4), (0.7,) * 3)
+
+
+def test_an_encoder_brings_its_schedule(tmp_path):
+    captioner = Captioner(build().config, build().vocabulary, encoder=build_encoder("vit", schedule="0.5@3/grid"))
+    captioner.save(tmp_path / "model")
+    assert Captioner.load(tmp_path / "model").encoder.schedule == Schedule((3,), (0.5,), "grid")
+
+
+def test_a_checkpoint_from_before_schedules(tmp_path, images, ids):
+    captioner = build()
+    captioner.save(tmp_path / "model")
+    head = json.loads((tmp_path / "model" / "config.json").read_text())
+    del head["config"]["schedule"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(head))
+    loaded = Captioner.load(tmp_path / "model")
+    assert loaded.config.schedule is None and torch.equal(loaded(images, ids), captioner(images, ids))
 
 
 def test_half_precision_is_half_the_size(tmp_path, images, ids):
@@ -216,6 +290,10 @@ def damage(folder, what):
             head["format"] = 99
         case "unknown setting":
             head["config"]["moons"] = 2
+        case "unknown setting of the schedule":
+            head["config"]["schedule"] = {"after": [2], "keep": [0.5], "moons": 2}
+        case "impossible schedule":
+            head["config"]["schedule"] = {"after": [2], "keep": [1.5]}
         case "another vocabulary":
             head["vocabulary"][5] = "moon"
         case "another width":
@@ -227,6 +305,7 @@ def damage(folder, what):
 @pytest.mark.parametrize("what, says", [
     ("truncated weights", "model.safetensors"), ("no weights", "model.safetensors"), ("broken json", "config.json"),
     ("another version", "format 99"), ("unknown setting", "moons"), ("another vocabulary", "vocabulary"),
+    ("unknown setting of the schedule", "moons"), ("impossible schedule", "keep rate 1.5"),
     ("another width", "do not fit"),
 ])
 def test_damage_is_named(tmp_path, what, says):

@@ -64,6 +64,13 @@ def test_caption_as_json_with_figure(capsys, folder, tmp_path):
         assert figure.text["Title"] == found["text"] and "32 of its 64 cells" in figure.text["Description"]
 
 
+def test_pruning_inside_the_encoder(capsys, folder):
+    settings = ["caption", folder / "a.png", "--checkpoint", folder / "model", "--json", "--prune-ratio", 0.5]
+    status, out, _ = run(capsys, *settings, "--schedule", "0.5@2,4/key_norm")
+    assert status == 0 and len(json.loads(out)["kept"]) == 8
+    assert len(json.loads(run(capsys, *settings, "--schedule", "none")[1])["kept"]) == 32
+
+
 def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
     status, out, err = run(capsys, "caption", folder / "cut", folder, "--checkpoint", folder / "model")
     assert status == 2 and len(out.splitlines()) == 2 and "cut.jpg" in err and err.count("\n") == 1
@@ -75,6 +82,10 @@ def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
     (["caption", "A", "--checkpoint", "no-such"], "shipped are"),
     (["caption", "A", "--checkpoint", "MODEL", "--prune-ratio", "1"], "prune ratio 1"),
     (["caption", "A", "--checkpoint", "MODEL", "--scorer", "luck"], "choose one of random"),
+    (["caption", "A", "--checkpoint", "MODEL", "--schedule", "0.5"], "schedule '0.5' cannot be read"),
+    (["caption", "A", "--checkpoint", "MODEL", "--schedule", "0.5@6"], "after block 6 of 6 nothing is left"),
+    (["train", "--schedule", "0@3", "--out", "OUT"], "keep rate 0.0"),
+    (["train", "--schedule", "auto", "--out", "OUT"], "cannot train"),
     (["evaluate", "--checkpoint", "MODEL", "--split", "summer", "--limit", "4"], "summer"),
     (["evaluate", "--checkpoint", "MODEL", "--dataset", "flickr8k", "--root", "no-such-folder"], "no-such-folder"),
     (["train", "--prune-ratio", "1.5", "--out", "OUT"], "prune ratio 1.5"),
@@ -89,7 +100,8 @@ def test_errors_are_one_line_that_names_the_thing(capsys, folder, tmp_path, argu
 
 
 def test_train_evaluate_and_data(capsys, tmp_path):
-    small = ["--d-model", 16, "--layers", 1, "--heads", 2, "--ffn", 16, "--batch-size", 8, "--limit", 16]
+    small = ["--d-model", 16, "--layers", 1, "--heads", 2, "--ffn", 16, "--batch-size", 8, "--limit", 16,
+             "--schedule", "0.75@2/fuse"]
     status, out, _ = run(capsys, "train", *small, "--epochs", 1, "--val-limit", 4, "--out", tmp_path / "run",
                          "--no-progress")
     assert status == 0 and "validation loss" in out
@@ -97,7 +109,8 @@ def test_train_evaluate_and_data(capsys, tmp_path):
                          "--metrics", "CIDEr", "--out", tmp_path / "report.json", "--no-progress")
     report = json.loads((tmp_path / "report.json").read_text())
     assert status == 0 and len(report.pop("captions")) == 6 and json.loads(out) == report
-    assert report["prune_ratio"] == 0.3 and set(report["scene_accuracy"]) == {"kind", "colour", "count", "relation"}
+    assert report["prune_ratio"] == 0.3 and report["schedule"] == "0.75@2/fuse"
+    assert set(report["scene_accuracy"]) == {"kind", "colour", "count", "relation"}
     assert {"command", "versions", "date", "machine", "seed"} <= set(report["provenance"])
 
     status, out, _ = run(capsys, "data", "scenes", "--out", tmp_path / "scenes", "--n", 3, "--size", 64)

@@ -18,6 +18,7 @@ examples:
   prunecap caption photo.jpg
   prunecap caption *.jpg --method greedy --json
   prunecap caption photo.jpg --checkpoint photos-lite0 --prune-ratio 0.3 --figure out.png
+  prunecap caption photo.jpg --checkpoint runs/vit/checkpoint --schedule 0.7@2,4/key_norm
 """
 
 
@@ -31,6 +32,10 @@ class CaptionCommand:
     """Share of the visual tokens removed; default: what the model was trained with."""
     scorer: str | None = None
     """Which tokens stay; default: what the model was trained with."""
+    schedule: str | None = None
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
+    50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
+    faster, 'none' keeps all; default: what the model was trained with."""
     method: Literal["beam", "greedy"] = "beam"
     beam_size: int = 5
     max_length: int = 20
@@ -46,8 +51,10 @@ def main(argv: list[str]) -> None:
     command = tyro.cli(CaptionCommand, args=argv, prog="prunecap caption", description=DESCRIPTION)
     from ..captioner import Captioner
     from ..preprocessing import load_image
+    from .options import set_schedule
     paths = picture_files(command.images)
     captioner = Captioner.load(command.checkpoint)
+    set_schedule(captioner.encoder, command.schedule)
     failed = 0
     for start in range(0, len(paths), command.batch_size):
         chunk, pictures = [], []

@@ -20,6 +20,8 @@ examples:
   prunecap cost --checkpoint scenes-vit
   prunecap cost --preset seed --prune-ratio 0.3 --gpu-memory 24GB
   prunecap cost --encoder convnext_tiny --prune-ratio 0.5 --beams 5 --figure cost.png
+  prunecap cost --encoder vit_base_patch16_224 --schedule 0.7@3,6,9 --gpu-memory 24GB
+  prunecap cost --encoder convnext_tiny --schedule 50%@3,6,9/grid --time
   prunecap cost --checkpoint photos-lite0 --time --json
 """
 
@@ -40,6 +42,10 @@ class CostCommand:
     """Share of the visual tokens removed; default: the model's own."""
     scorer: str | None = None
     """Which tokens stay; default: the model's own."""
+    schedule: str | None = None
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
+    50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
+    faster, 'none' keeps all; default: the model's own."""
     words: int = 20
     """Words written, the caption's end included."""
     beams: int = 1
@@ -65,9 +71,13 @@ class CostCommand:
 def main(argv: list[str]) -> None:
     command = tyro.cli(CostCommand, args=argv, prog="prunecap cost", description=DESCRIPTION)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
-    from ..costs import latency, ledger
+    from ..costs import break_even, latency, ledger
     from ..reports import provenance
+    from .options import set_schedule
     name, captioner, config = model_of(command)
+    set_schedule(captioner.encoder, command.schedule)
+    captioner.encoder.pays = None  # "auto" would choose; here both ways are counted
+    config = replace(config, schedule=captioner.encoder.schedule)
     settings = dict(prune_ratio=command.prune_ratio, scorer=command.scorer, words=command.words, beams=command.beams)
     found = ledger(captioner, batch=command.batch, **settings)
     report = {"model": name, "ledger": asdict(found), "speedup": found.speedup}
@@ -77,6 +87,10 @@ def main(argv: list[str]) -> None:
         times = latency(captioner, images, repeats=command.repeats, **settings)
         report["latency"] = asdict(times)
         lines += ["", *time_table(times)]
+        if captioner.encoder.schedule is not None:
+            even = break_even(captioner.encoder, turns=command.repeats)
+            report["break_even"] = asdict(even)
+            lines.append(str(even))
     if gpu_memory is not None:
         batches = largest_batches(config, gpu_memory, found.prune_ratio)
         report["largest_batch"] = {"gpu_memory": gpu_memory, "precision": config.precision,
@@ -113,8 +127,7 @@ def model_of(command: CostCommand):
                 raise InputError(f"{option.replace('_', ' ')} {value!r} and checkpoint {command.checkpoint!r} cannot "
                                  "go together: a checkpoint fixes its sizes; leave one of them out")
         captioner = Captioner.load(command.checkpoint)
-        same = {key: value for key, value in asdict(captioner.config).items()
-                if key in TrainConfig.__dataclass_fields__}
+        same = {key: value for key, value in vars(captioner.config).items() if key in TrainConfig.__dataclass_fields__}
         training["freeze_encoder"] |= captioner.config.frozen_encoder
         config = TrainConfig(**same | dict(max_words=captioner.config.max_length - 2,
                                            vocabulary_size=len(captioner.vocabulary)) | training)
@@ -136,14 +149,15 @@ def on_this_machine(captioner, batch: int):
 
     from ..captioner import Captioner
     if captioner.device.type == "meta":
-        captioner = Captioner(captioner.config, captioner.vocabulary)
+        config = replace(captioner.config, schedule=captioner.encoder.schedule)
+        captioner = Captioner(config, captioner.vocabulary)
     side = captioner.encoder.image_size
     return captioner.eval(), torch.randn(batch, 3, side, side)
 
 
 def largest_batches(config, gpu_memory: int, prune_ratio: float) -> dict[str, int]:
     from ..costs import largest_batch
-    return {"all_tokens": largest_batch(replace(config, prune_ratio=0.0), gpu_memory),
+    return {"all_tokens": largest_batch(replace(config, prune_ratio=0.0, schedule=None), gpu_memory),
             "pruned": largest_batch(replace(config, prune_ratio=prune_ratio), gpu_memory)}
 
 
@@ -158,8 +172,9 @@ def training_words(config) -> str:
 def table(name: str, ledger) -> list[str]:
     """The ledger's lines."""
     prefix = f" + {ledger.prefix} prefix" if ledger.prefix else ""
-    lines = [f"{name}: {ledger.tokens}{prefix} tokens, {ledger.kept} kept by {ledger.scorer}; {ledger.words} words, "
-             f"beams {ledger.beams}, batch {ledger.batch}", "",
+    inside = f"; {ledger.schedule} inside the encoder" if ledger.schedule else ""
+    lines = [f"{name}: {ledger.tokens}{prefix} tokens, {ledger.kept} kept by {ledger.scorer}{inside}; "
+             f"{ledger.words} words, beams {ledger.beams}, batch {ledger.batch}", "",
              f"{'GFLOPs':16} {'all tokens':>12} {'pruned':>12} {'saved':>8}"]
     rows = [*((stage, ledger.unpruned[stage], flops) for stage, flops in ledger.flops.items()),
             ("total", ledger.unpruned_total, ledger.total)]

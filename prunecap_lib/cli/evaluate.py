@@ -16,6 +16,7 @@ examples:
   prunecap evaluate --checkpoint scenes-vit --dataset scenes --split test
   prunecap evaluate --checkpoint photos-lite0 --dataset flickr8k --split dev --method beam --beam-size 5
   prunecap evaluate --checkpoint scenes-vit --dataset scenes --prune-ratio 0.5 --scorer random --metrics CIDEr
+  prunecap evaluate --checkpoint scenes-vit --schedule 0.7,0.5@2,4/attention_received/fuse
 """
 
 
@@ -34,6 +35,10 @@ class EvaluateCommand:
     max_length: int = 20
     prune_ratio: float | None = None
     scorer: str | None = None
+    schedule: str | None = None
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
+    50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
+    faster, 'none' keeps all; default: what the model was trained with."""
     metrics: tuple[str, ...] = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
     """SPICE too where CoreNLP is at hand. METEOR takes ten seconds for 1,000 pictures."""
     batch_size: int = 64
@@ -50,7 +55,9 @@ def main(argv: list[str]) -> None:
     from ..captioner import Captioner
     from ..datasets import open_dataset
     from ..reports import evaluate, write_json
+    from .options import set_schedule
     captioner = Captioner.load(command.checkpoint)
+    set_schedule(captioner.encoder, command.schedule)
     dataset = open_dataset(command.dataset, split=command.split, root=command.root, limit=command.limit,
                            size=captioner.config.image_size)
     report, captions = evaluate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..training import TrainConfig, train
+from .options import parse
 
 DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/ and metrics.jsonl; the same command goes on
 with a run that was stopped.
@@ -10,14 +11,14 @@ with a run that was stopped.
 examples:
   prunecap train --encoder vit --out runs/vit
   prunecap train --encoder convnext --prune-ratio 0.5 --scorer random --out runs/convnext-random
+  prunecap train --encoder vit --schedule 0.7@2,4/key_norm --out runs/vit-inside
   PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
 """
 
 
 def main(argv: list[str]) -> None:
-    import tyro
-    config = tyro.cli(TrainConfig, args=argv, prog="prunecap train", description=DESCRIPTION)
+    config = parse(TrainConfig, argv, prog="prunecap train", description=DESCRIPTION)
     result = train(config)
     last = [line for line in result.history if "val_loss" in line][-1]
     print(f"{result.out / 'checkpoint'}: validation loss {last['val_loss']:.3f}, "

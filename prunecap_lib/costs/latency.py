@@ -36,7 +36,7 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of each stage, and of "total", at ``prune_ratio`` and with every token kept.
+    """Seconds of each stage, and of "total", pruned as the captioner is and with every token kept.
 
     Attributes:
         speedup: unpruned total / pruned total, of neighbouring runs.
@@ -69,13 +69,16 @@ def latency(captioner: Captioner, images: Tensor, *, prune_ratio: float | None =
     images, was_training = images.to(captioner.device), captioner.training
     captioner.eval()
     try:
-        runs = [tuple(time_stages(captioner, images, prune_ratio=share, **settings) for share in (ratio, 0.0))
-                for _ in range(repeats + 1)][1:]
+        runs = []
+        for _ in range(repeats + 1):
+            less = time_stages(captioner, images, prune_ratio=ratio, **settings)
+            with captioner.encoder.unpruned():
+                runs.append((less, time_stages(captioner, images, prune_ratio=0.0, **settings)))
     finally:
         captioner.train(was_training)
     pruned, unpruned = ({stage: Quartiles.of([run[stage] for run in kind]) for stage in kind[0]}
-                        for kind in zip(*runs, strict=True))
-    speedup = Quartiles.of([whole["total"] / less["total"] for less, whole in runs])
+                        for kind in zip(*runs[1:], strict=True))
+    speedup = Quartiles.of([whole["total"] / less["total"] for less, whole in runs[1:]])
     return Latency(pruned, unpruned, speedup, theory.speedup, ratio, repeats)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..captioner import Captioner, CaptionerConfig
 from ..decoder import MemoryKV
 from ..errors import InputError
+from ..pruning import Schedule
 from ..text import BOS
 from ..tokens import VisualTokens
 from ..writer import Writer
@@ -28,8 +29,8 @@ class Ledger:
     """What B captions cost, stage by stage.
 
     Attributes:
-        flops: stage -> FLOPs at ``prune_ratio``, in the order of ``STAGES``.
-        unpruned: the same with every token kept.
+        flops: stage -> FLOPs at ``prune_ratio`` and with ``schedule``, in the order of ``STAGES``.
+        unpruned: the same with every token kept, inside the encoder too.
         parameters: part -> number of parameters; a matrix that two layers share is counted once.
         tokens: N. kept: K. prefix: P, which are never pruned.
         carried_back: the words' queries meet the tokens themselves and no key is projected: so few looks cost
@@ -40,6 +41,7 @@ class Ledger:
     unpruned: dict[str, int]
     parameters: dict[str, int]
     prune_ratio: float
+    schedule: Schedule | None
     scorer: str
     words: int
     beams: int
@@ -81,9 +83,11 @@ def ledger(captioner: Captioner | CaptionerConfig, *, vocabulary_size: int | Non
     ratio = captioner.config.prune_ratio if prune_ratio is None else prune_ratio
     scorer = scorer or captioner.config.scorer
     settings = dict(scorer=scorer, words=words, beams=beams, batch=batch)
-    flops, tokens, kept, carried_back = _count(captioner, ratio, **settings)
-    unpruned = flops if ratio == 0 else _count(captioner, 0.0, **settings)[0]
-    return Ledger(flops, unpruned, count_parameters(captioner), ratio, tokens=tokens.x.shape[1],
+    flops, _, kept, carried_back = _count(captioner, ratio, **settings)
+    schedule = captioner.encoder.schedule
+    with captioner.encoder.unpruned():
+        unpruned, tokens, _, _ = _count(captioner, 0.0, **settings)
+    return Ledger(flops, unpruned, count_parameters(captioner), ratio, schedule, tokens=tokens.x.shape[1],
                   kept=kept.x.shape[1], prefix=tokens.prefix_count, carried_back=carried_back, **settings)
 
 

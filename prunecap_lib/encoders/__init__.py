@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import InputError
 from ..preprocessing import Preprocessing
+from ..pruning import Schedule
 from .base import Encoder
 from .convnext import ConvNeXt, ConvNeXtConfig
 from .metaformer import MetaFormer, MetaFormerConfig
@@ -17,9 +16,6 @@ from .swin import Swin, SwinConfig
 from .timm_adapter import LAST_STAGE, TimmAdapter
 from .vit import ViT, ViTConfig
 from .weights import StateDict, load_weights, pretrained_state_dict
-
-if TYPE_CHECKING:
-    from ..pruning import Schedule
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig", "Encoder", "MetaFormer", "MetaFormerConfig", "Swin", "SwinConfig",
            "TimmAdapter", "ViT", "ViTConfig",
@@ -44,7 +40,7 @@ def _scenes_preprocessing(image_size: int) -> Preprocessing:
 
 
 def build_encoder(name: str, *, image_size: int | None = None, state_dict: StateDict | None = None,
-                  pretrained: bool = False, schedule: Schedule | None = None) -> Encoder:
+                  pretrained: bool = False, schedule: Schedule | str | None = None) -> Encoder:
     """The encoder called ``name``, ready for square pictures.
 
     Args:
@@ -55,7 +51,7 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
         image_size: side of the pictures in pixels; None takes the name's own.
         state_dict: weights under timm's keys, of this image_size.
         pretrained: fetch timm's weights (network or cache).
-        schedule: tokens that go inside the encoder, after which blocks; for the ViTs of our code.
+        schedule: tokens that go inside the encoder, after which blocks, or "auto"; see ``Encoder.set_schedule``.
 
     Raises: InputError for an unknown name, an impossible size or schedule; CheckpointError where ``state_dict`` does
     not fit; MissingFileError where pretrained weights cannot be had.
@@ -77,14 +73,10 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
     if min(encoder.grid) < 1:
         raise InputError(f"encoder {name}: a picture of image_size {image_size} is too small for one token; "
                          f"give at least {encoder.stride}")
-    if schedule is not None:
-        if not isinstance(encoder, ViT):
-            raise InputError(f"encoder {name}: tokens can go on the way inside a ViT only; leave schedule out and "
-                             "prune before the decoder (prune_ratio)")
-        schedule.check_depth(encoder.config.depth)
-        encoder.schedule = schedule
     if state_dict is not None:
         load_weights(encoder, state_dict)
+    if schedule is not None:
+        encoder.set_schedule(schedule)
     return encoder
 
 

@@ -6,22 +6,36 @@ h heads, Dh = C / h, S side of the picture in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import attend
+from ..attention import attend, attend_kept
 from ..errors import InputError
 from ..preprocessing import Preprocessing
+from ..pruning import Schedule
+from ..pruning.predictor import PREDICTOR
 from ..tokens import VisualTokens
+from .when_it_pays import WhenItPays, usual_schedule
+
+if TYPE_CHECKING:
+    from .sparse import KeptCells, MaskedCells
 
 ACTIVATIONS = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),  # OpenAI's CLIP
 }
+
+
+FEW_PICTURES = 4
+"""What a CPU encodes at a time: what one layer has left is then still in its cache when the next one reads it. A batch
+of 32 takes 5% to 50% less time so, depending on the encoder."""
 
 
 class Encoder(nn.Module):
@@ -35,6 +49,11 @@ class Encoder(nn.Module):
         stride: pixels between neighbouring tokens (a ViT's patch size).
         prefix_tokens: P, class and register tokens.
         preprocessing: how a picture becomes its input.
+        block_channels: C of each block, counted through all stages.
+        block_tokens: N at each block, as long as all are kept.
+        reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
+        schedule: where tokens go on the way, or None; see ``set_schedule``.
+        added: the modules that the schedule needs beyond the encoder's own.
     """
 
     name: str
@@ -44,12 +63,99 @@ class Encoder(nn.Module):
     stride: int
     prefix_tokens: int = 0
     preprocessing: Preprocessing
+    block_channels: tuple[int, ...] = ()
+    block_tokens: tuple[int, ...] = ()
+    reductions: tuple[str, ...] = ()
+    schedule: Schedule | None = None
+    added: nn.ModuleDict
 
     head_keys: tuple[str, ...] = ("head.",)
     """How keys of timm's classifier begin: they may be in a state dict and are left out."""
 
+    def __init__(self):
+        super().__init__()
+        self.added = nn.ModuleDict()
+        self.pays: WhenItPays | None = None
+
+    def __call__(self, images: Tensor, **more) -> VisualTokens:
+        if self.pays is None or self.pays(self, images):
+            return super().__call__(images, **more)
+        with self.unpruned():
+            return super().__call__(images, **more)
+
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         raise NotImplementedError
+
+    def encode(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
+        """``forward``, a few pictures at a time where that is faster: on a CPU, while nothing is trained."""
+        few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else FEW_PICTURES
+        return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(few)])
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, counted through all stages; a schedule names them from 1."""
+        return len(self.block_channels)
+
+    def block_signals(self, number: int) -> tuple[str, ...]:
+        """Which of ``tokens.SIGNALS`` the block of this number can tell of its tokens."""
+        return ()
+
+    def set_schedule(self, schedule: Schedule | str | None) -> None:
+        """Prune on the way, from the next picture on; None: no longer. A text is read by ``Schedule.parse``.
+
+        Weights stay as they are. Modules that the schedule needs are in ``added``: those that the schedule of before
+        had too stay, with what they have learned; others are new. Set a schedule before loading their weights.
+
+        "auto" follows the schedule that is set already, or else ``usual_schedule``, for batches of a size at which it
+        is faster here. Both ways are timed on the first batch of each size, and the log tells the outcome.
+
+        Raises InputError where a block does not exist, or cannot do what the schedule asks of it, and where this
+        encoder's predictors learned for other blocks.
+        """
+        if schedule == "auto" and self.schedule is not None:
+            self.pays = WhenItPays()
+            return
+        pays, needed = None, {}
+        if schedule == "auto":
+            pays, schedule = WhenItPays(), usual_schedule(self)
+        elif isinstance(schedule, str):
+            schedule = Schedule.parse(schedule)
+        if schedule is not None:
+            schedule.check(self)
+            needed = self.schedule_modules(schedule)
+            learned = self.schedule is not None and self.schedule.learned and schedule.learned
+            if learned and {name for name in needed if name not in self.added and name.startswith(PREDICTOR)}:
+                raise InputError(f"encoder {self.name}: its predictors belong to schedule {self.schedule}, and "
+                                 f"{schedule} needs others; keep its blocks, or set_schedule(None) to start anew")
+        self.schedule, self.pays = schedule, pays
+        like = next(self.parameters())
+        self.added = nn.ModuleDict({name: self.added[name] if name in self.added else module
+                                    for name, module in needed.items()}).to(like)
+        self.added.train(self.training)
+
+    @contextmanager
+    def unpruned(self) -> Iterator[None]:
+        """``with encoder.unpruned():`` all tokens stay on the way, for the time being."""
+        before = self.schedule, self.pays
+        self.schedule = self.pays = None
+        try:
+            yield
+        finally:
+            self.schedule, self.pays = before
+
+    @property
+    def learning(self) -> bool:
+        """Do predictors train? Tokens are then masked, where they would be gathered."""
+        return self.training and self.schedule is not None and self.schedule.learned
+
+    def predictor(self, number: int) -> nn.Module | None:
+        """What the schedule's scorer has learned for its reduction after the block of this number."""
+        name = f"predictor_{number}"
+        return self.added[name] if name in self.added else None
+
+    def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
+        """What this encoder must have beyond its own parameters to follow ``schedule``."""
+        return schedule.modules(self.block_channels)
 
     def timm_module(self) -> nn.Module:
         """The module whose parameters have timm's names."""
@@ -98,12 +204,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = nn.Linear(channels, channels, bias=projection_bias)
 
-    def forward(self, x: Tensor, need_weights: bool = False,
-                mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, need_weights: bool = False, mask: Tensor | None = None,
+                kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C], mask or kept: see ``attend``, ``attend_kept`` -> (y [B, T, C], weights [B, h, T, T] | None)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
-        y, weights = attend(q, k, v, mask, need_weights=need_weights)
-        return self.proj(y.transpose(1, 2).flatten(2)), weights  # [B, T, C], [B, h, T, T] | None
+        if kept is None:
+            y, weights = attend(q, k, v, mask, need_weights=need_weights)
+        else:
+            y, weights = attend_kept(q, k, v, kept, need_weights=need_weights)
+        return self.proj(y.transpose(1, 2).flatten(2)), weights
 
     def keys(self, x: Tensor) -> Tensor:
         """What the tokens are found by: x [B, T, C] -> [B, h, T, Dh]."""
@@ -136,11 +246,17 @@ class Block(nn.Module):
         self.mlp = Mlp(channels, hidden, activation)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
 
-    def forward(self, x: Tensor, need_weights: bool = False, **more) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention."""
+    def forward(self, x: Tensor, need_weights: bool = False, cells: KeptCells | MaskedCells | None = None,
+                cheap: nn.Linear | None = None, **more) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention.
+
+        With ``cells`` of a map the MLP is for those alone, and ``cheap`` for the others.
+        """
         y, weights = self.attn(self.norm1(x), need_weights, **more)
         x = x + self.ls1(y)
-        return x + self.ls2(self.mlp(self.norm2(x))), weights
+        y = self.norm2(x)
+        y = self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap)
+        return x + self.ls2(y), weights
 
 
 def init_weights(module: nn.Module) -> None:

@@ -13,13 +13,15 @@ Shapes: B pictures, S side of the picture, H, W height and width of a map, C cha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
-from .base import Conv, Encoder, Mlp, init_weights
+from .base import Conv, Mlp, init_weights
+from .sparse import KeptCells, MaskedCells, Pyramid
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,14 @@ class ConvNeXtConfig:
         return (4 if self.stem_channels else self.patch) * 2 ** (len(self.depths) - 1)
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grids(self) -> list[tuple[int, int]]:
+        """(H, W) of every stage."""
         side = self.image_size // self.patch if self.stem_channels is None else -(-self.image_size // 4)
-        return (side // 2 ** (len(self.depths) - 1),) * 2
+        return [(side // 2**stage,) * 2 for stage in range(len(self.depths))]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.grids[-1]
 
 
 class GlobalResponseNorm(nn.Module):
@@ -66,8 +73,14 @@ class GlobalResponseNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
-        strength = x.norm(dim=(1, 2), keepdim=True)  # [B, 1, 1, C]
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """x [B, H, W, C], or kept cells only, [B, K, C] -> the same shape.
+
+        Where cells are kept, channels compete on those alone, whether they are gathered or marked by ``seen``
+        [B, H, W]. The share is a ratio of strengths, so that fewer cells make it no smaller.
+        """
+        cells = x if seen is None else x * seen[..., None]
+        strength = cells.norm(dim=tuple(range(1, x.dim() - 1)), keepdim=True)  # [B, 1, 1, C]
         share = strength / (strength.mean(dim=-1, keepdim=True) + 1e-6)
         return x + self.weight * (x * share) + self.bias
 
@@ -79,8 +92,8 @@ class GrnMlp(Mlp):
         super().__init__(channels, hidden, activation)
         self.grn = GlobalResponseNorm(hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.grn(self.activation(self.fc1(x))))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        return self.fc2(self.grn(self.activation(self.fc1(x)), seen))
 
 
 class Block(nn.Module):
@@ -94,8 +107,14 @@ class Block(nn.Module):
         scale = config.layer_scale
         self.gamma = None if scale is None else nn.Parameter(torch.full((channels,), scale))
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
-        y = self.mlp(self.norm(self.conv_dw(x)))
+    def forward(self, x: Tensor, cells: KeptCells | MaskedCells | None = None,
+                cheap: nn.Linear | None = None) -> Tensor:
+        """x [B, H, W, C] -> the same shape. With ``cells`` the MLP is for those alone, and ``cheap`` for the others."""
+        y = self.norm(self.conv_dw(x))
+        if cells is None:
+            y = self.mlp(y)
+        else:
+            y = cells.mix(y, partial(self.mlp, seen=cells.seen) if isinstance(self.mlp, GrnMlp) else self.mlp, cheap)
         return x + (y if self.gamma is None else y * self.gamma)
 
 
@@ -114,7 +133,7 @@ class Stage(nn.Module):
         return self.blocks(self.downsample(x))
 
 
-class ConvNeXt(Encoder):
+class ConvNeXt(Pyramid):
     """ConvNeXt without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row."""
 
     def __init__(self, config: ConvNeXtConfig, *, name: str, preprocessing: Preprocessing):
@@ -122,6 +141,7 @@ class ConvNeXt(Encoder):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grid, config.stride
+        self.count_blocks(config.depths, config.channels, config.grids)
 
         first, last = config.channels[0], config.channels[-1]
         if config.stem_channels is None:
@@ -144,6 +164,5 @@ class ConvNeXt(Encoder):
         self.check_images(images)
         if need_attention:
             raise self.no_attention()
-        x = images.permute(0, 2, 3, 1)  # [B, S, S, 3]
-        x = self.norm_pre(self.stages(self.stem(x)))  # [B, H, W, C]
-        return VisualTokens.full(x.flatten(1, 2), self.grid)
+        x, told = self.run_stages(self.stem(images.permute(0, 2, 3, 1).contiguous()))  # [B, S, S, 3] -> [B, H, W, C]
+        return VisualTokens.full(self.norm_pre(x).flatten(1, 2), self.grid, **told)

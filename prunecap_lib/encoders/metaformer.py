@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
-from .base import Attention, Conv, Encoder, init_weights
+from .base import Attention, Conv, init_weights
+from .sparse import KeptCells, MaskedCells, Pyramid
 
 
 @dataclass(frozen=True)
@@ -195,13 +196,16 @@ class Block(nn.Module):
             fc2=nn.Linear(4 * C, C, bias=config.mlp_bias)))
         self.layer_scale2, self.res_scale2 = factor(config.layer_scale), factor(residual)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> the same shape
-        return self.add(x, self.token_mixer(self.norm1(x)))
+    def forward(self, x: Tensor, *sparse) -> Tensor:  # [B, H, W, C] -> the same shape
+        return self.add(x, self.token_mixer(self.norm1(x)), *sparse)
 
-    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """All that follows the mixer."""
+    def add(self, x: Tensor, mixed: Tensor, cells: KeptCells | MaskedCells | None = None,
+            cheap: nn.Linear | None = None) -> Tensor:
+        """All that follows the mixer. With ``cells`` the MLP is for those alone, and ``cheap`` for the others."""
         x = self.res_scale1(x) + self.layer_scale1(mixed)
-        return self.res_scale2(x) + self.layer_scale2(self.mlp(self.norm2(x)))
+        y = self.norm2(x)
+        y = self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap)
+        return self.res_scale2(x) + self.layer_scale2(y)
 
 
 def outer_norm(channels: int, config: MetaFormerConfig) -> nn.Module:
@@ -225,7 +229,7 @@ class Stage(nn.Module):
         return self.blocks(self.downsample(x))
 
 
-class MetaFormer(Encoder):
+class MetaFormer(Pyramid):
     """MetaFormer without its classifier, and without the LayerNorm that belongs to it.
 
     ``forward(images [B, 3, S, S])`` gives the last map, row by row.
@@ -236,6 +240,7 @@ class MetaFormer(Encoder):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grids[-1], config.stride
+        self.count_blocks(config.depths, config.channels, config.grids)
         first = config.channels[0]
         self.stem = nn.Sequential(OrderedDict(
             conv=Conv(3, first, 7, stride=4, padding=2), norm=outer_norm(first, config)))
@@ -250,16 +255,19 @@ class MetaFormer(Encoder):
         where the last stage mixes in another way.
         """
         self.check_images(images)
-        if need_attention and self.config.mixers[-1] != "attention":
+        if need_attention and not self.block_signals(self.depth):
             raise self.no_attention()
-        x = self.stem(images.permute(0, 2, 3, 1))  # [B, S, S, 3] -> [B, H, W, C]
-        x, received = self.look(x) if need_attention else (self.stages(x), None)
-        return VisualTokens.full(x.flatten(1, 2), self.grid, attention_received=received)
+        x = self.stem(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
+        x, told = self.run_stages(x, need_attention)
+        return VisualTokens.full(x.flatten(1, 2), self.grid, **told)
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """All stages, and the last block's attention: [B, H, W, C] -> ([B, H', W', C'], [B, N])."""
-        stage = self.stages[-1]
-        x = stage.blocks[:-1](stage.downsample(self.stages[:-1](x)))
-        block = stage.blocks[-1]
+    def block_signals(self, number: int) -> tuple[str, ...]:
+        mixers = [mixer for mixer, depth in zip(self.config.mixers, self.config.depths, strict=True)
+                  for _ in range(depth)]
+        return ("attention_received",) if mixers[number - 1] == "attention" else ()
+
+    def run_block(self, block: Block, x: Tensor, asked: bool, *sparse) -> tuple[Tensor, Tensor | None]:
+        if not asked:
+            return block(x, *sparse), None
         mixed, weights = block.token_mixer.look(block.norm1(x), need_weights=True)  # weights [B, h, N, N]
-        return block.add(x, mixed), weights.mean(dim=(1, 2))
+        return block.add(x, mixed, *sparse), weights.mean(dim=(1, 2))

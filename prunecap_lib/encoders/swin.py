@@ -13,6 +13,7 @@ T = w * w cells of a window, N = H * W visual tokens, C channels, h heads.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,8 @@ from torch.nn import functional as F
 
 from ..preprocessing import Preprocessing
 from ..tokens import VisualTokens
-from .base import Attention, Block, Conv, Encoder, init_weights
+from .base import Attention, Block, Conv, init_weights
+from .sparse import Pyramid
 
 APART = -100.0
 """Added to the score of two cells that may not see each other, in the paper's code: exp(-100) is nothing."""
@@ -160,15 +162,14 @@ class Stage(nn.Module):
                   C, 4 * C, norm_eps=eps, activation=config.activation)
             for block in range(config.depths[i]))
 
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """x [B, H, W, C] -> (y [B, H/2, W/2, C'], the last block's weights | None)."""
+    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C']
         x = self.downsample(x)
-        for block in self.blocks[:-1]:
+        for block in self.blocks:
             x, _ = block(x)
-        return self.blocks[-1](x, need_weights)
+        return x
 
 
-class Swin(Encoder):
+class Swin(Pyramid):
     """Swin Transformer without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row.
 
     A picture need not fill its grid: where a map is odd, the last cells reach over the picture's edge.
@@ -179,6 +180,7 @@ class Swin(Encoder):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grid, config.stride
+        self.count_blocks(config.depths, config.channels, [(side, side) for side in config.sides])
 
         C = config.channels[0]
         self.patch_embed = nn.Sequential(OrderedDict(proj=Conv(3, C, config.patch, stride=config.patch),
@@ -194,12 +196,16 @@ class Swin(Encoder):
         each of which looks at its own window only). Only that block then leaves the fused attention kernel.
         """
         self.check_images(images)
-        x = self.patch_embed(images.permute(0, 2, 3, 1))  # [B, S, S, 3] -> [B, H, W, C]
-        for stage in self.layers[:-1]:
-            x, _ = stage(x)
-        x, weights = self.layers[-1](x, need_attention)
-        x = self.norm(x)
-        signals = {}
-        if need_attention:
-            signals["attention_received"] = self.layers[-1].blocks[-1].attn.received(weights)
-        return VisualTokens.full(x.flatten(1, 2), self.grid, **signals)
+        x = self.patch_embed(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
+        x, told = self.run_stages(x, need_attention)
+        return VisualTokens.full(self.norm(x).flatten(1, 2), self.grid, **told)
+
+    def stage_list(self) -> Sequence[nn.Module]:
+        return self.layers
+
+    def block_signals(self, number: int) -> tuple[str, ...]:
+        return ("attention_received",)
+
+    def run_block(self, block: Block, x: Tensor, asked: bool, *sparse) -> tuple[Tensor, Tensor | None]:
+        x, weights = block(x, asked, *sparse)
+        return x, None if weights is None else block.attn.received(weights)

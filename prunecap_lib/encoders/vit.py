@@ -10,17 +10,15 @@ T = P + N, C channels, h heads, Dh = C / h.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ..attention import with_itself
 from ..preprocessing import Preprocessing
 from ..tokens import SIGNALS, VisualTokens
 from .base import Attention, Block, Encoder, init_weights
-
-if TYPE_CHECKING:
-    from ..pruning import Schedule
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class ViT(Encoder):
     class and register tokens in ``prefix``. With a ``schedule`` tokens go on the way, and fewer come out.
     """
 
-    schedule: Schedule | None = None
+    reductions = ("keep", "fuse", "merge")
     head_keys = ("head.", "fc_norm.", "attn_pool.")
 
     def __init__(self, config: ViTConfig, *, name: str, preprocessing: Preprocessing):
@@ -84,6 +82,8 @@ class ViT(Encoder):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels, self.stride = config.image_size, config.channels, config.patch
         self.grid, self.prefix_tokens = config.grid, config.prefix_tokens
+        self.block_channels = (config.channels,) * config.depth
+        self.block_tokens = (config.grid[0] * config.grid[1],) * config.depth
         C, N = config.channels, config.grid[0] * config.grid[1]
 
         self.patch_embed = PatchEmbedding(config.patch, C, bias=not config.pre_norm)
@@ -104,6 +104,9 @@ class ViT(Encoder):
             if token is not None:
                 nn.init.normal_(token, std=1e-6)
 
+    def block_signals(self, number: int) -> tuple[str, ...]:
+        return SIGNALS if self.config.class_token else tuple(name for name in SIGNALS if name != "cls_attention")
+
     def embed(self, images: Tensor) -> Tensor:
         """Patches, prefix tokens and positions: [B, 3, S, S] -> [B, P+N, C]."""
         x = self.patch_embed(images)
@@ -122,6 +125,8 @@ class ViT(Encoder):
         attention kernel, and those after which a schedule asks for weights.
         """
         self.check_images(images)
+        if self.learning:
+            return self.forward_masked(images)
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
         tokens, mask = VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None), {}
         for number, block in enumerate(self.blocks, 1):
@@ -131,10 +136,28 @@ class ViT(Encoder):
             x, weights = block(x, need_weights=bool(asked), **mask)
             if rate:
                 keys = block.attn.keys(block.norm1(before)) if self.schedule.compares_keys or asked else None
-                tokens = self.schedule.reduce(self._tell(tokens, x, weights, keys), rate, keys)
+                tokens = self.schedule.reduce(self._tell(tokens, x, weights, keys), rate, keys, self.predictor(number))
                 x, mask = tokens.sequence, self.schedule.mask(tokens)
         keys = block.attn.keys(block.norm1(before)) if need_attention else None
         return self._tell(tokens, self.norm(x), weights, keys)
+
+    def forward_masked(self, images: Tensor) -> VisualTokens:
+        """While predictors train: all N tokens come out, and ``decision`` says which are still there.
+
+        A dropped token is hidden from the others instead of removed: what it would have told them is the gradient
+        that its predictor learns from. Those kept are what ``forward`` gathers if it decides alike.
+        """
+        x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
+        kept, shares, more = x.new_ones(len(x), x.shape[1] - P, dtype=torch.float), [], {}
+        for number, block in enumerate(self.blocks, 1):
+            x, _ = block(x, **more)
+            if predictor := self.predictor(number):
+                kept, _ = predictor.decide(x[:, P:], kept)
+                shares.append(kept.mean(dim=1))
+                more = {"kept": with_itself(F.pad(kept, (P, 0), value=1.0))}
+        x = self.norm(x)
+        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, decision=kept,
+                                 shares=torch.stack(shares, dim=1))
 
     def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None) -> VisualTokens:
         """The same cells with x [B, T, C], and what weights [B, h, T, T] and keys [B, h, T, Dh] say of them."""

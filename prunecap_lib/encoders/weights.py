@@ -26,7 +26,8 @@ def load_weights(encoder: Encoder, state_dict: StateDict) -> None:
 
     Raises: CheckpointError that names keys that are missing, unexpected, or of another shape.
     """
-    own = encoder.timm_module().state_dict()
+    # what a schedule added is not timm's, and stays as it is
+    own = {key: value for key, value in encoder.timm_module().state_dict().items() if not key.startswith("added.")}
     given = {key: value for key, value in state_dict.items()
              if key in own or not key.startswith(encoder.head_keys)}
     for key, value in given.items():
@@ -41,7 +42,7 @@ def load_weights(encoder: Encoder, state_dict: StateDict) -> None:
     if problems:
         raise CheckpointError(f"weights do not fit encoder {encoder.name} at image_size "
                               f"{encoder.image_size}; {'; '.join(problems)}. Check its name and image_size")
-    encoder.timm_module().load_state_dict(given)
+    encoder.timm_module().load_state_dict(given, strict=False)
 
 
 def _some(keys: list[str], most: int = 3) -> str:

@@ -3,10 +3,12 @@
 from .diversity import diversity_score
 from .fuse import fuse_rest
 from .merge import merge_similar, proportional_bias
+from .predictor import PREDICTOR, TokenPredictor
 from .reduce import keep_count, keep_top_k
 from .relevance import relevance_score
 from .schedule import Schedule
 from .scores import ATTENTION_SCORES, SCORES, check_scorer, pilot_score, score_tokens
 
-__all__ = ["ATTENTION_SCORES", "SCORES", "Schedule", "check_scorer", "diversity_score", "fuse_rest", "keep_count",
-           "keep_top_k", "merge_similar", "pilot_score", "proportional_bias", "relevance_score", "score_tokens"]
+__all__ = ["ATTENTION_SCORES", "PREDICTOR", "SCORES", "Schedule", "TokenPredictor", "check_scorer", "diversity_score",
+           "fuse_rest", "keep_count", "keep_top_k", "merge_similar", "pilot_score", "proportional_bias",
+           "relevance_score", "score_tokens"]

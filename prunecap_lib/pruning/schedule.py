@@ -9,15 +9,22 @@ Shapes: B pictures, N visual tokens, P prefix tokens, C channels, Dh head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..tokens import VisualTokens
 from .fuse import fuse_rest
 from .merge import merge_similar, proportional_bias
+from .predictor import PREDICTOR, TokenPredictor
 from .reduce import keep_count, keep_top_k
-from .scores import ATTENTION_SCORES, check_scorer, score_tokens
+from .scores import ATTENTION_SCORES, SCORES, check_scorer, score_tokens
+
+if TYPE_CHECKING:
+    from ..encoders import Encoder
 
 REDUCTIONS = ("keep", "fuse", "merge")
 _NEED_A_DECODER = ("pilot", "relevance")
@@ -30,9 +37,13 @@ class Schedule:
     Attributes:
         after: numbers of the blocks after which tokens are reduced, ascending; the first block is 1.
         keep: share in (0, 1] of the tokens present there that stay, one for each of ``after``.
-        scorer: which stay (not asked where similar tokens merge).
+        scorer: which stay (not asked where similar tokens merge); one of prunecap_lib.pruning.SCORES, or "predictor",
+            which is trained together with the encoder (see ``TokenPredictor``).
         reduction: what becomes of the rest: "keep" drops them, "fuse" leaves one token in their place, "merge"
             merges the most similar instead.
+
+    In one line, as ``str`` writes and ``parse`` reads it: "0.7@3,6,9" keeps 0.7 after each of three blocks,
+    "0.7,0.5@3,6/key_norm/fuse" names a rate for each, a scorer and a reduction.
 
     Raises InputError for settings that cannot be.
     """
@@ -55,9 +66,34 @@ class Schedule:
         if self.reduction not in REDUCTIONS:
             raise InputError(f"schedule: reduction {self.reduction!r} is unknown; choose one of "
                              f"{', '.join(REDUCTIONS)}")
-        if check_scorer(self.scorer) in _NEED_A_DECODER:
+        if check_scorer(self.scorer, PREDICTOR) in _NEED_A_DECODER:
             raise InputError(f"schedule: scorer {self.scorer!r} asks the decoder, which an encoder does not know; "
                              "use 'attention_received', 'cls_attention', 'key_norm', 'grid' or another")
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """The schedule that ``text`` writes down. Raises InputError where it is none."""
+        places, *names = text.split("/")
+        rates, at, blocks = places.partition("@")
+        try:
+            after = tuple(int(block) for block in blocks.split(","))
+            keep = tuple(float(rate) for rate in rates.split(","))
+        except ValueError:
+            at = ""
+        if not at:
+            raise InputError(f"schedule {text!r} cannot be read; write keep rates @ blocks, like 0.7@3,6,9 or "
+                             "0.7,0.5@4,8, and after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse")
+        kinds = {"reduction" if name in REDUCTIONS else "scorer": name for name in names}
+        if len(kinds) < len(names):
+            raise InputError(f"schedule {text!r} names two scorers or two reductions; scorers are "
+                             f"{', '.join(SCORES)}; reductions {', '.join(REDUCTIONS)}")
+        return cls(after, keep * len(after) if len(keep) == 1 else keep, **kinds)
+
+    def __str__(self) -> str:
+        rates = self.keep[:1] if len(set(self.keep)) == 1 else self.keep
+        places = ",".join(map(str, rates)) + "@" + ",".join(map(str, self.after))
+        return "/".join([places, *(value for name in ("scorer", "reduction")
+                                   if (value := getattr(self, name)) != getattr(Schedule, name))])
 
     @classmethod
     def merging(cls, r: int, *, tokens: int, depth: int) -> Schedule:
@@ -79,11 +115,41 @@ class Schedule:
     def compares_keys(self) -> bool:
         return self.reduction == "merge"
 
-    def check_depth(self, depth: int) -> None:
-        """Raises InputError where a block does not exist, or nothing would follow the last reduction."""
-        if self.after[-1] >= depth:
-            raise InputError(f"schedule: after block {self.after[-1]} of {depth} nothing is left to save; name "
-                             f"blocks from 1 to {depth - 1}")
+    def check(self, encoder: Encoder) -> None:
+        """Raises InputError where a block does not exist, nothing would follow the last reduction, or the encoder
+        cannot reduce in this way or give this score."""
+        if not encoder.reductions:
+            raise InputError(f"encoder {encoder.name}: tokens can go on the way inside encoders of our own code only; "
+                             "leave schedule out and prune before the decoder (prune_ratio)")
+        if self.after[-1] >= encoder.depth:
+            raise InputError(f"schedule: after block {self.after[-1]} of {encoder.depth} nothing is left to save; name "
+                             f"blocks from 1 to {encoder.depth - 1}")
+        if self.reduction not in encoder.reductions:
+            raise InputError(f"schedule: reduction {self.reduction!r} would leave holes in the maps of encoder "
+                             f"{encoder.name}; use {' or '.join(map(repr, encoder.reductions))}")
+        if self.needs_attention:
+            for block in self.after:
+                if self.scorer not in encoder.block_signals(block):
+                    raise InputError(f"schedule: block {block} of encoder {encoder.name} cannot give the scorer "
+                                     f"{self.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or 'grid'")
+
+    @property
+    def learned(self) -> bool:
+        """Is there a predictor, which must be trained?"""
+        return self.scorer == PREDICTOR and self.reduction != "merge" and min(self.keep) < 1
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What share of an encoder's tokens should be left after each reduction whose keep rate is below 1."""
+        return tuple(accumulate((rate for rate in self.keep if rate < 1), mul))
+
+    def modules(self, block_channels: tuple[int, ...]) -> dict[str, nn.Module]:
+        """What the scorer must have learned, for an encoder whose blocks are so wide: a predictor for each reduction.
+
+        None where the keep rate is 1.
+        """
+        return {f"predictor_{block}": TokenPredictor(block_channels[block - 1], rate)
+                for block, rate in zip(self.after, self.keep, strict=True) if self.learned and rate < 1}
 
     def rate_after(self, block: int) -> float | None:
         """The keep rate after this block, or None where nothing happens."""
@@ -98,8 +164,12 @@ class Schedule:
             left.append(n)
         return tuple(left)
 
-    def reduce(self, tokens: VisualTokens, rate: float, keys: Tensor | None = None) -> VisualTokens:
-        """Tokens in the middle of an encoder -> fewer. ``keys`` [B, h, P+N, Dh]: what "merge" compares."""
+    def reduce(self, tokens: VisualTokens, rate: float, keys: Tensor | None = None,
+               predictor: TokenPredictor | None = None) -> VisualTokens:
+        """Tokens in the middle of an encoder -> fewer.
+
+        Args: keys [B, h, P+N, Dh], what "merge" compares; predictor: who scores, where the scorer is "predictor".
+        """
         N = tokens.x.shape[1]
         k = keep_count(N, 1 - rate)
         if k == N:
@@ -110,8 +180,11 @@ class Schedule:
                 tokens = merge_similar(tokens, min(left - k, left // 2), metric)
                 metric = None
             return tokens
-        scores = score_tokens(self.scorer, tokens, k=k)
-        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, scores, k)
+        return (fuse_rest if self.reduction == "fuse" else keep_top_k)(tokens, self.scores(tokens, k, predictor), k)
+
+    def scores(self, tokens: VisualTokens, k: int, predictor: TokenPredictor | None = None) -> Tensor:
+        """By what k of these tokens are chosen, [B, N]."""
+        return predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
 
     def mask(self, tokens: VisualTokens) -> dict[str, Tensor]:
         """What the next blocks' attention gets: merged tokens count as many as they are, [B, 1, 1, P+N]."""

@@ -22,10 +22,10 @@ SCORES = ("random", "grid", "norm_largest", "norm_smallest", "cls_attention", "a
           "pilot", "relevance", "diversity")
 
 
-def check_scorer(scorer: str) -> str:
-    """Return ``scorer`` where it is known; raise InputError naming the choices otherwise."""
-    if scorer not in SCORES:
-        raise InputError(f"scorer {scorer!r} is unknown; choose one of {', '.join(SCORES)}")
+def check_scorer(scorer: str, *more: str) -> str:
+    """Return ``scorer`` where it is known, or one of ``more``; raise InputError naming the choices otherwise."""
+    if scorer not in SCORES + more:
+        raise InputError(f"scorer {scorer!r} is unknown; choose one of {', '.join(SCORES + more)}")
     return scorer
 
 

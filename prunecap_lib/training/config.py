@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..captioner import CaptionerConfig
 from ..errors import InputError
-from ..pruning import check_scorer, keep_count
+from ..pruning import Schedule, check_scorer, keep_count
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class TrainConfig:
     """Number of training pictures (Scenes: how many to draw; default 20,000). None means all."""
     out: str = "runs/first"
     """Folder for the checkpoint and the log. A run found there is resumed."""
+
+    start: str | None = None
+    """A checkpoint to start from: a name under data/checkpoints ('scenes-vit') or a folder. Its weights, vocabulary and
+    preprocessing are kept, and its sizes must be this run's. It is the teacher, too."""
 
     encoder: str = "vit"
     """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
@@ -41,6 +45,9 @@ class TrainConfig:
     """Share of the visual tokens removed before cross-attention, also while training."""
     scorer: str = "pilot"
     """Which tokens stay: see prunecap_lib.pruning.SCORES ('relevance' is for captioning, not for training)."""
+    schedule: Schedule | None = None
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, and after a slash a scorer or a
+    reduction, like 0.7@3,6,9/key_norm/fuse. What prune_ratio removes is a share of those that come out."""
     d_model: int = 192
     layers: int = 2
     heads: int = 4
@@ -66,6 +73,13 @@ class TrainConfig:
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
+    ratio_weight: float = 2.0
+    """How much it counts that a predictor keeps as many tokens as the schedule says (Rao et al. 2021, section 3.4; so
+    do the next two). Only the schedule's scorer 'predictor' needs it."""
+    word_weight: float = 0.5
+    """How much it counts that next words are as likely as the teacher, unpruned, finds them. Only with ``start``."""
+    feature_weight: float = 0.5
+    """How much it counts that the tokens which stay hold what the teacher's hold. Only with ``start``."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     augment: bool = False
@@ -88,11 +102,23 @@ class TrainConfig:
         if self.scorer == "relevance":
             raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
                              "with 'pilot', and choose 'relevance' when the trained model captions")
+        if self.schedule == "auto":
+            raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep "
+                             "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
         for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.start is not None and self.encoder_weights not in (None, "package"):
+            raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "
+                             f"{self.encoder_weights!r} out")
+        if self.schedule is not None and self.schedule.learned and self.freeze_encoder:
+            raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder out, "
+                             "or choose another scorer in the schedule")
+        for name in ("ratio_weight", "word_weight", "feature_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
@@ -116,4 +142,4 @@ class TrainConfig:
                                scorer=self.scorer, d_model=self.d_model, layers=self.layers, heads=self.heads,
                                ffn=self.ffn, dropout=self.dropout, max_length=self.max_words + 2,
                                positions=self.positions, tie_weights=self.tie_weights,
-                               frozen_encoder=self.freeze_encoder, encoder_package=package)
+                               frozen_encoder=self.freeze_encoder, encoder_package=package, schedule=self.schedule)

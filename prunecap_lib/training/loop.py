@@ -9,19 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from .. import checkpoint
 from ..captioner import Captioner
-from ..encoders import build_encoder
-from ..encoders.weights import load_state_dict_file, packaged_state_dict
 from ..errors import TrainingError
 from ..evaluation import token_accuracy
 from ..files import recover_folder, replace_folder
-from ..text import PAD, Vocabulary
 from .batches import Batches, open_split
 from .config import TrainConfig
+from .objective import next_words, objective
+from .start import first_captioner, load_teacher
 from .state import load_state, save_state, saved_step
 
 
@@ -44,35 +42,11 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def next_words(captioner, images, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Teacher forcing without the padding: ids [B*R, T] -> logits [M, V] and the M words that were due."""
-    real = ids[:, 1:] != PAD
-    return captioner(images, ids[:, :-1], at=real), ids[:, 1:][real]
-
-
 def parameter_groups(captioner: Captioner, weight_decay: float) -> list[dict]:
     """Matrices decay; biases, norms and position tables do not."""
     trained = [p for p in captioner.parameters() if p.requires_grad]
     return [{"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
             {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
-
-
-def new_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
-    """An untrained captioner; its vocabulary comes from the training captions alone."""
-    vocabulary = Vocabulary.build((c for row in captions for c in row), min_count=config.min_count,
-                                  max_size=config.vocabulary_size)
-    match config.encoder_weights:
-        case None | "timm":
-            state_dict = None
-        case "package":
-            state_dict = packaged_state_dict(config.encoder)
-        case path:
-            state_dict = load_state_dict_file(path)
-    encoder = build_encoder(config.encoder, image_size=config.image_size, state_dict=state_dict,
-                            pretrained=config.encoder_weights == "timm")
-    preprocessing = encoder.preprocessing.whole() if config.view == "whole" else None
-    return Captioner(config.captioner_config(encoder.image_size), vocabulary, encoder=encoder,
-                     preprocessing=preprocessing)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -92,13 +66,14 @@ def train(config: TrainConfig) -> TrainResult:
     recover_folder(saved)
     dataset = open_split(config, "train", config.limit)
     step = saved_step(saved, config) if saved.exists() else 0
-    captioner = Captioner.load(saved) if step else new_captioner(config, dataset.captions)
+    captioner = Captioner.load(saved) if step else first_captioner(config, dataset.captions)
     batches = Batches(dataset, captioner, config)
     val = Batches(open_split(config, "val", config.val_limit), captioner, config)
     optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
     total = batches.steps * config.epochs
     log = Log(folder / "metrics.jsonl", step)
     model, optimizer = accelerator.prepare(captioner, optimizer)
+    teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.start else None
     if step:
         load_state(saved, optimizer)
     bar = tqdm(total=total, initial=step, disable=not config.progress, desc=folder.name, unit="step")
@@ -109,8 +84,7 @@ def train(config: TrainConfig) -> TrainResult:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             images, ids = images.to(accelerator.device), ids.to(accelerator.device)
-            logits, due = next_words(model, images, ids)
-            loss = F.cross_entropy(logits, due, label_smoothing=config.label_smoothing)
+            loss, logits, due = objective(model, images, ids, config, teacher)
             if not math.isfinite(loss.item()):
                 raise TrainingError(f"the loss is {loss.item()} at step {step}; the checkpoint in {saved} is from "
                                     "before. Lower --lr or train with --precision fp32")

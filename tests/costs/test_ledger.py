@@ -9,6 +9,7 @@ from prunecap_lib import Captioner, CaptionerConfig, TrainConfig
 from prunecap_lib.costs import STAGES, count_flops, latency, ledger
 from prunecap_lib.costs.outline import placeholder_vocabulary
 from prunecap_lib.errors import InputError
+from prunecap_lib.pruning import Schedule
 from prunecap_lib.writer import Writer
 
 CONFIG = CaptionerConfig(d_model=32, layers=2, heads=4, ffn=64, max_length=24)
@@ -74,6 +75,15 @@ def test_no_pruning_saves_nothing(captioner):
     assert found.speedup == 1 and found.flops == found.unpruned and found.kept == found.tokens
 
 
+def test_pruning_inside_the_encoder_is_counted(captioner):
+    found = ledger(replace(CONFIG, schedule=Schedule.parse("0.5@2,4/norm_largest")), vocabulary_size=V, prune_ratio=0.5)
+    plain = ledger(CONFIG, vocabulary_size=V, prune_ratio=0.5)
+    assert (found.tokens, found.kept) == (64, 8) and found.unpruned == plain.unpruned
+    blocks = (found.unpruned["encoder"] - found.flops["encoder"]) / found.unpruned["encoder"]
+    assert blocks == pytest.approx((2 * 32 / 65 + 2 * 48 / 65) / 6, rel=0.1)  # attention falls by more, the stem not
+    assert found.flops["projection"] < plain.flops["projection"]
+
+
 @pytest.mark.parametrize("scorer", ["random", "grid", "norm_largest", "cls_attention", "attention_received"])
 def test_every_scorer_can_be_counted(captioner, scorer):
     assert ledger(captioner, scorer=scorer).flops["scoring"] == 0  # no product, no convolution
@@ -110,5 +120,9 @@ def test_latency_times_the_ledgers_stages(captioner):
         assert kind["total"].median >= kind["encoder"].median
     assert found.theoretical == ledger(captioner, prune_ratio=0.5, words=3, batch=2).speedup
     assert found.speedup.low <= found.speedup.median <= found.speedup.high
+    captioner.encoder.set_schedule(Schedule.parse("0.5@2/norm_largest"))
+    inside = latency(captioner, torch.zeros(2, 3, 64, 64), prune_ratio=0.5, words=3, repeats=3)
+    assert captioner.encoder.schedule and inside.theoretical > found.theoretical
+    captioner.encoder.set_schedule(None)
     with pytest.raises(InputError, match="repeats is 2"):
         latency(captioner, torch.zeros(1, 3, 64, 64), repeats=2)

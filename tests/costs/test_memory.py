@@ -9,6 +9,7 @@ from prunecap_lib import TrainConfig, VisualTokens
 from prunecap_lib.costs import largest_batch, training_memory
 from prunecap_lib.costs.memory import RESERVE, LiveBytes, measured_memory
 from prunecap_lib.errors import InputError
+from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
 
 TINY = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=4, captions_per_image=2, max_words=8,
@@ -29,7 +30,10 @@ def test_live_bytes_forget_what_is_gone():
 
 @pytest.mark.parametrize("changes", [
     dict(), dict(precision="bf16"), dict(encoder="convnext"), dict(freeze_encoder=True, precision="bf16"),
-    dict(freeze_encoder=True, cache_features=True)], ids=str)
+    dict(freeze_encoder=True, cache_features=True), dict(schedule=Schedule.parse("0.5@2/norm_largest")),
+    dict(schedule=Schedule.parse("0.5@2/fuse")),
+    dict(encoder="convnext", schedule=Schedule.parse("0.5@2/norm_largest")),
+    dict(schedule=Schedule.parse("0.5@2/predictor"), prune_ratio=0.0)], ids=str)
 def test_as_much_as_a_real_step(changes):
     config = replace(TINY, **changes)
     assert training_memory(config, device="cpu") == pytest.approx(measured_memory(config), rel=0.05)

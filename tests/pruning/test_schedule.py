@@ -100,8 +100,60 @@ def test_impossible_schedules(settings, says):
         Schedule(**settings)
 
 
-def test_a_schedule_must_fit_its_encoder():
-    with pytest.raises(InputError, match="after block 12 of 12 nothing is left to save"):
-        build_encoder("vit_tiny_patch16_224", image_size=64, schedule=Schedule((12,), (0.5,)))
-    with pytest.raises(InputError, match="inside a ViT only"):
-        build_encoder("convnext", schedule=Schedule((1,), (0.5,)))
+@pytest.mark.parametrize("name, schedule, says", [
+    ("vit_tiny_patch16_224", "0.5@12", "after block 12 of 12 nothing is left to save; name blocks from 1 to 11"),
+    ("vit_base_patch16_rpn_224", "0.5@3", "encoders of our own code only"),
+    ("resnet10t", "0.5@1", "encoder resnet10t: tokens can go on the way inside encoders of our own code only"),
+    ("vit_base_patch16_siglip_224", "0.5@3/cls_attention", "block 3 .* cannot give the scorer 'cls_attention'"),
+])
+def test_a_schedule_must_fit_its_encoder(name, schedule, says):
+    with torch.device("meta" if "base" in name and "rpn" not in name else "cpu"), \
+            pytest.raises(InputError, match=says):
+        build_encoder(name, image_size=64, schedule=Schedule.parse(schedule))
+
+
+def test_a_schedule_that_does_not_fit_changes_nothing():
+    encoder = vit(Schedule((3,), (0.5,)))
+    with pytest.raises(InputError, match="block 12"):
+        encoder.set_schedule(Schedule((12,), (0.5,)))
+    assert encoder.schedule == Schedule((3,), (0.5,))
+
+
+def test_set_taken_off_and_left_out_for_a_while(images):
+    encoder = vit()
+    with torch.no_grad():
+        plain = encoder(images)
+        encoder.set_schedule(Schedule((3,), (0.5,)))
+        assert encoder(images).x.shape[1] == 8
+        with encoder.unpruned():
+            assert torch.equal(encoder(images).x, plain.x)
+        assert encoder(images).x.shape[1] == 8
+        encoder.set_schedule(None)
+        assert torch.equal(encoder(images).x, plain.x)
+
+
+@pytest.mark.parametrize("text, schedule", [
+    ("0.7@3,6,9", Schedule((3, 6, 9), (0.7,) * 3)), ("0.7,0.5@3,6", Schedule((3, 6), (0.7, 0.5))),
+    ("1.0@2/grid", Schedule((2,), (1.0,), "grid")), ("0.5@2/fuse", Schedule((2,), (0.5,), reduction="fuse")),
+    ("0.5@2/key_norm/merge", Schedule((2,), (0.5,), "key_norm", "merge")),
+])
+def test_written_in_one_word(text, schedule):
+    assert Schedule.parse(text) == schedule and str(schedule) == text
+
+
+def test_any_rate_can_be_written_and_read():
+    schedule = Schedule.merging(3, tokens=64, depth=6)
+    assert Schedule.parse(str(schedule)) == schedule
+    assert Schedule.parse("0.5@2/fuse/grid") == Schedule((2,), (0.5,), "grid", "fuse")  # in any order
+
+
+@pytest.mark.parametrize("text, says", [
+    ("", "cannot be read; write keep rates @ blocks, like 0.7@3,6,9"), ("0.7", "cannot be read"),
+    ("a@3", "'a@3' cannot be read"), ("0.7@3;6", "cannot be read"), ("0.7@", "cannot be read"),
+    ("nan@3", "keep rate nan"), ("0@3", "keep rate 0.0"), ("1.2@3", "keep rate 1.2"), ("0.7,0.5@3", "1 blocks and 2"),
+    ("0.7@3/luck", "scorer 'luck'"), ("0.7@3/grid/random", "names two scorers or two reductions"),
+    ("0.7@6,3", "must ascend"),
+])
+def test_what_cannot_be_read_is_named(text, says):
+    with pytest.raises(InputError, match=says):
+        Schedule.parse(text)

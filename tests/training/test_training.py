@@ -16,7 +16,9 @@ from prunecap_lib.errors import CheckpointError, InputError, TrainingError
 from prunecap_lib.text import PAD
 from prunecap_lib.training import loop
 from prunecap_lib.training.batches import Batches, open_split
-from prunecap_lib.training.loop import learning_rate, new_captioner, next_words
+from prunecap_lib.training.loop import learning_rate
+from prunecap_lib.training.objective import next_words
+from prunecap_lib.training.start import new_captioner
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +75,15 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
     """Stopped in the middle of the third epoch, with a random scorer and random crops."""
     config = tiny(tmp_path / "broken", augment=augment)
     expected = train(replace(config, out=str(tmp_path / "whole"))) if augment else unbroken
-    plain, seen = loop.next_words, []
+    plain, seen = loop.objective, []
 
     def stop_at_step_six(*arguments):
         seen.append(None)
-        if len(seen) == 2 * 3 + 2 * 1:  # two epochs of two batches and one validation batch, and one more
+        if len(seen) == 2 * 2 + 2:  # two epochs of two batches, and the second of the third
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(loop, "next_words", stop_at_step_six)
+    monkeypatch.setattr(loop, "objective", stop_at_step_six)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     monkeypatch.undo()
@@ -122,14 +124,14 @@ def test_another_runs_folder_is_refused(unbroken):
 
 def test_nan_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     config = tiny(tmp_path / "nan")
-    plain, seen = loop.next_words, []
+    plain, seen = loop.objective, []
 
     def poisoned(*arguments):
-        logits, due = plain(*arguments)
+        loss, logits, due = plain(*arguments)
         seen.append(None)
-        return (logits * float("nan") if len(seen) == 5 else logits), due
+        return (loss * float("nan") if len(seen) == 4 else loss), logits, due
 
-    monkeypatch.setattr(loop, "next_words", poisoned)
+    monkeypatch.setattr(loop, "objective", poisoned)
     with pytest.raises(TrainingError, match="nan at step 3"):
         train(config)
     assert Captioner.load(config.folder / "checkpoint").config.encoder == "convnext"

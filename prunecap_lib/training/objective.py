@@ -1,0 +1,76 @@
+"""What is a training step pushed by? The words that were due; a teacher who sees every token; the share kept.
+
+Rao et al. 2021 (DynamicViT), section 3.4. Shapes: B pictures, R captions per picture, T words, M words that were due,
+V vocabulary, N visual tokens, C channels, L reductions inside the encoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..text import PAD
+from ..tokens import VisualTokens, gather_tokens
+from .config import TrainConfig
+
+
+def next_words(captioner, images, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Teacher forcing without the padding: ids [B*R, T] -> logits [M, V] and the M words that were due."""
+    real = ids[:, 1:] != PAD
+    return captioner(images, ids[:, :-1], at=real), ids[:, 1:][real]
+
+
+def objective(model, images, ids: Tensor, config: TrainConfig, teacher=None) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of one batch, and what it was computed from: logits [M, V] and the M words that were due.
+
+    Args:
+        model: the captioner in training.
+        teacher: the captioner that a fine-tuning run started from, frozen and unpruned (``start.load_teacher``).
+    """
+    real = ids[:, 1:] != PAD
+    due = ids[:, 1:][real]
+    logits, tokens = model(images, ids[:, :-1], at=real, need_tokens=True)
+    loss = F.cross_entropy(logits, due, label_smoothing=config.label_smoothing)
+    if tokens.shares is not None:
+        loss = loss + config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
+    if teacher is not None:
+        with torch.no_grad():
+            expected, seen = teacher(images, ids[:, :-1], at=real, need_tokens=True)
+        loss = loss + config.word_weight * word_loss(logits, expected)
+        loss = loss + config.feature_weight * feature_loss(tokens, seen)
+    return loss, logits, due
+
+
+def ratio_loss(shares: Tensor, targets: tuple[float, ...]) -> Tensor:
+    """How far each picture is, after each reduction, from keeping the share of its tokens that it should.
+
+    Args: shares [B, L]; targets, one for each of the L reductions.
+
+    Returns the squared difference, mean over pictures and reductions.
+    """
+    return (shares - shares.new_tensor(targets)).square().mean()
+
+
+def word_loss(logits: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of the next word's distribution, mean over M words; both [M, V].
+
+    The paper writes it with the two exchanged; its code has this order, and so has Hinton et al. 2015.
+    """
+    return F.kl_div(logits.float().log_softmax(dim=-1), teacher.float().log_softmax(dim=-1), reduction="batchmean",
+                    log_target=True)
+
+
+def feature_loss(tokens: VisualTokens, teacher: VisualTokens) -> Tensor:
+    """Squared difference to the teacher's features of the same cells, mean over kept tokens and channels.
+
+    Args: tokens, x [B, K, C] (with a ``decision``: [B, N, C]); teacher, the whole grid, x [B, H*W, C].
+
+    The decision only says which tokens count. A gradient through it would drop whichever token has changed most,
+    and that is not the one needed least.
+    """
+    squared = (tokens.x.float() - gather_tokens(teacher.x, tokens.index).float()).square().mean(dim=-1)
+    if tokens.decision is None:
+        return squared.mean()
+    kept = tokens.decision.detach()
+    return (kept * squared).sum() / kept.sum().clamp_min(1)

@@ -1,0 +1,76 @@
+"""What does a run begin with? A captioner that knows nothing, or one trained before, who then also is the teacher."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from ..captioner import Captioner, CaptionerConfig
+from ..encoders import build_encoder
+from ..encoders.weights import load_state_dict_file, packaged_state_dict
+from ..errors import InputError
+from ..text import Vocabulary
+from .config import TrainConfig
+
+# a captioner's settings that a run may change without changing the shape of any weight
+_FREE = {"prune_ratio", "scorer", "dropout", "frozen_encoder", "schedule", "max_length"}
+
+
+def first_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
+    """What the first step finds: the checkpoint named by ``config.start``, or an untrained captioner."""
+    return new_captioner(config, captions) if config.start is None else trained_captioner(config)
+
+
+def new_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
+    """An untrained captioner; its vocabulary comes from the training captions alone."""
+    vocabulary = Vocabulary.build((c for row in captions for c in row), min_count=config.min_count,
+                                  max_size=config.vocabulary_size)
+    match config.encoder_weights:
+        case None | "timm":
+            state_dict = None
+        case "package":
+            state_dict = packaged_state_dict(config.encoder)
+        case path:
+            state_dict = load_state_dict_file(path)
+    encoder = build_encoder(config.encoder, image_size=config.image_size, state_dict=state_dict,
+                            pretrained=config.encoder_weights == "timm")
+    preprocessing = encoder.preprocessing.whole() if config.view == "whole" else None
+    return Captioner(config.captioner_config(encoder.image_size), vocabulary, encoder=encoder,
+                     preprocessing=preprocessing)
+
+
+def trained_captioner(config: TrainConfig) -> Captioner:
+    """The captioner of ``config.start``, with its vocabulary, preprocessing and weights, and this run's schedule.
+
+    What the schedule adds (predictors) starts untrained. Raises InputError where the run's sizes are others.
+    """
+    before = Captioner.load(config.start)
+    settings = started_config(config, before.config)
+    before.encoder.set_schedule(None)  # what a schedule of before had added goes
+    captioner = Captioner(settings, before.vocabulary, encoder=before.encoder, preprocessing=before.preprocessing)
+    captioner.projection.load_state_dict(before.projection.state_dict())
+    captioner.decoder.load_state_dict(before.decoder.state_dict())
+    return captioner
+
+
+def started_config(config: TrainConfig, before: CaptionerConfig) -> CaptionerConfig:
+    """The checkpoint's settings with this run's pruning, dropout and freezing.
+
+    Raises InputError that names every setting in which the two have other shapes.
+    """
+    asked = config.captioner_config(config.image_size or before.image_size)
+    differ = [f"{name} {value!r} there, {getattr(asked, name)!r} here" for name, value in asdict(before).items()
+              if name not in _FREE and value != getattr(asked, name)]
+    if asked.max_length > before.max_length:
+        differ.append(f"max_length {before.max_length} there, max_words {config.max_words} here")
+    if differ:
+        raise InputError(f"start {config.start}: a run keeps the sizes of the checkpoint that it starts from, and "
+                         f"these differ: {'; '.join(differ)}. Give the checkpoint's, or leave start out")
+    return replace(asked, max_length=before.max_length)
+
+
+def load_teacher(config: TrainConfig) -> Captioner:
+    """The captioner of ``config.start`` as it was, frozen, and shown every token."""
+    teacher = Captioner.load(config.start)
+    teacher.config = replace(teacher.config, prune_ratio=0.0, schedule=None)
+    teacher.encoder.set_schedule(None)
+    return teacher.requires_grad_(False).eval()

@@ -1,0 +1,87 @@
+"""Does each part of the loss count what it says, and nothing else?"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+from prunecap_lib import TrainConfig, VisualTokens
+from prunecap_lib.pruning import Schedule
+from prunecap_lib.training.objective import feature_loss, next_words, objective, ratio_loss, word_loss
+from prunecap_lib.training.start import new_captioner
+
+
+def test_ratio_loss_is_the_squared_distance_of_each_picture():
+    shares = torch.tensor([[0.5, 0.25], [1.0, 0.0]])
+    assert ratio_loss(shares[:1], (0.5, 0.25)).item() == 0
+    assert ratio_loss(shares[1:], (0.5, 0.25)).item() == pytest.approx((0.5**2 + 0.25**2) / 2)
+    # one picture with too many and one with too few do not make up for each other
+    assert ratio_loss(shares, (0.75, 0.125)).item() == pytest.approx((0.25**2 + 0.125**2 + 0.25**2 + 0.125**2) / 4)
+
+
+def test_word_loss_is_the_divergence_from_the_teacher():
+    student, teacher = torch.randn(5, 7), torch.randn(5, 7)
+    expected = kl_divergence(Categorical(logits=teacher), Categorical(logits=student)).mean()
+    torch.testing.assert_close(word_loss(student, teacher), expected)
+    assert word_loss(student, student + 3).abs() < 1e-6
+
+
+def test_feature_loss_counts_kept_tokens_alone():
+    teacher = VisualTokens.full(torch.randn(2, 4, 3), (2, 2))
+    x = teacher.x + torch.tensor([1.0, 2, 3, 4])[None, :, None]
+    decision = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]]).requires_grad_()
+    masked = feature_loss(replace(teacher, x=x.requires_grad_(), decision=decision), teacher)
+    assert masked.item() == pytest.approx((1 + 9 + 1) / 3, rel=1e-5)
+    masked.backward()
+    assert decision.grad is None and (x.grad[0, 1] == 0).all() and (x.grad[0, 2] != 0).all()
+    student = replace(teacher, x=x.detach())
+    assert feature_loss(student.keep(torch.tensor([[0, 2], [0, 2]])), teacher).item() == pytest.approx(5, rel=1e-5)
+    assert feature_loss(replace(student, decision=torch.zeros(2, 4)), teacher).item() == 0
+
+
+@pytest.fixture
+def step():
+    """A captioner in training, another one as its teacher, a batch, and the settings."""
+    torch.manual_seed(0)
+    config = TrainConfig(d_model=16, layers=1, heads=2, ffn=16, prune_ratio=0.0, dropout=0.0,
+                         schedule=Schedule((2,), (0.5,), "predictor"))
+    student = new_captioner(config, [["a cat on a mat"]]).train()
+    teacher = new_captioner(replace(config, schedule=None), [["a cat on a mat"]]).eval()
+    return student, teacher, torch.randn(2, 3, 64, 64), torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0]]), config
+
+
+def test_objective_is_the_weighted_sum(step):
+    student, teacher, images, ids, config = step
+
+    def loss(teacher=teacher, **weights):
+        torch.manual_seed(1)
+        off = dict(ratio_weight=0.0, word_weight=0.0, feature_weight=0.0)
+        return objective(student, images, ids, replace(config, **off | weights), teacher)[0]
+
+    words = loss()
+    extra = sum(weight * (loss(**{name: 1.0}) - words) for name, weight in
+                dict(ratio_weight=2.0, word_weight=0.5, feature_weight=0.5).items())
+    torch.testing.assert_close(objective_of(step), words + extra, atol=1e-4, rtol=1e-4)
+    assert min(loss(**{name: 1.0}) - words for name in ("ratio_weight", "word_weight", "feature_weight")) > 1e-5
+    torch.testing.assert_close(loss(teacher=None, word_weight=1.0, feature_weight=1.0), words)
+
+
+def objective_of(step):
+    student, teacher, images, ids, config = step
+    torch.manual_seed(1)
+    return objective(student, images, ids, config, teacher)[0]
+
+
+def test_without_teacher_and_predictor_it_is_the_next_words_cross_entropy(step):
+    _, captioner, images, ids, config = step
+    loss, logits, due = objective(captioner, images, ids, replace(config, schedule=None, label_smoothing=0.1))
+    expected, words = next_words(captioner, images, ids)
+    assert torch.equal(due, words) and torch.equal(logits, expected)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(expected, words, label_smoothing=0.1))
+
+
+def test_the_teacher_gets_no_gradient(step):
+    objective_of(step).backward()
+    assert all(parameter.grad is None for parameter in step[1].parameters())
+    assert all(parameter.grad is not None for name, parameter in step[0].named_parameters())

@@ -69,6 +69,18 @@ def norm_score(tokens: VisualTokens) -> Tensor:
     return tokens.x.float().norm(dim=-1)
 
 
+def oracle_score(tokens: VisualTokens, cover: Tensor) -> Tensor:
+    """What a score could know at best of where the objects lie: the share of each token's cell that they cover.
+
+    No picture to be captioned comes with masks, so this is no scorer to prune by but a limit to hold others against.
+    Cells that are covered alike (the empty ones, above all) are spread over the picture as by ``grid_score``, and not
+    taken from the top down.
+
+    Args: cover [B, H*W]. With ``-cover`` the objects go first. Returns [B, N], float64.
+    """
+    return cover.to(tokens.index.device).double().gather(1, tokens.index) + 1e-9 * grid_score(tokens).double()
+
+
 def pilot_score(features: Tensor, query: Tensor, prefix_count: int = 0) -> Tensor:
     """Ask the first cross-attention layer once, with the query of ``<bos>``.
 

@@ -1,9 +1,11 @@
 """Which visual tokens matter? Each function gives every token a score, [B, N]; higher stays longer.
 
 ``random`` and ``grid`` know nothing of the picture: they are the baselines that every other score has to
-beat. Whether long vectors hold the objects or short ones must be tried, for each encoder: of keys, in language
-models, the short ones are looked at most (Devoto et al. 2024, "A Simple and Effective L2 Norm-Based Strategy for
-KV Cache Compression"). Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads.
+beat. Whether long vectors hold the objects or short ones must be tried, for each encoder. ``key_norm`` keeps the
+longest keys; in language models the short ones are looked at most (Devoto et al. 2024, "A Simple and Effective L2
+Norm-Based Strategy for KV Cache Compression", keeps those).
+
+Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads, (H, W) grid.
 """
 
 from __future__ import annotations

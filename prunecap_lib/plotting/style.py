@@ -61,7 +61,7 @@ def label_points(ax, points: Sequence[tuple[float, float, str, str | None]]) -> 
     """Write a name beside each point, (x, y, text, colour), where it covers no other point or name.
 
     Right of the point if there is room, else left, above, below, or wherever is least in the way. Call it when the
-    axis limits stand. Widths are estimated: 5.5 points a letter.
+    axis limits stand. Widths are estimated: 6 points a letter.
     """
     box = ax.get_position()
     size = box.width * ax.figure.get_figwidth() * 72, box.height * ax.figure.get_figheight() * 72
@@ -70,14 +70,14 @@ def label_points(ax, points: Sequence[tuple[float, float, str, str | None]]) -> 
                    in zip(point[:2], limits, size, strict=True)) for point in points]
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     for (x, y), (*place, text, colour) in zip(spots, points, strict=True):
-        width, height = 5.5 * len(text), 11
+        width, height = 6 * len(text), 11
         boxes = {}
         for dx, dy in ((6, 0), (-6 - width, 0), *((-width * share, dy) for dy in (10, -10, 20, -20)
                                                    for share in (0.5, 0.1, 0.9)), (6, 8), (6, -8)):
             left, low = x + dx, y + dy - height / 2
             boxes[dx, dy] = (left, low, left + width, low + height)
         free = min(boxes, key=lambda at: sum(_overlap(boxes[at], other) for other in taken)
-                   + 1e3 * (boxes[at][0] < 0 or boxes[at][2] > size[0] + 40))
+                   + 1e3 * (boxes[at][0] < 4 or boxes[at][2] > size[0] + 40))
         taken.append(boxes[free])
         ax.annotate(text, place, xytext=free, textcoords="offset points", va="center", color=colour, fontsize=9,
                     annotation_clip=False)

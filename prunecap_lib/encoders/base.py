@@ -123,8 +123,8 @@ class Encoder(nn.Module):
         if schedule is not None:
             schedule.check(self)
             needed = self.schedule_modules(schedule)
-            learned = self.schedule is not None and self.schedule.learned and schedule.learned
-            if learned and {name for name in needed if name not in self.added and name.startswith(PREDICTOR)}:
+            had, needs = ({name for name in modules if name.startswith(PREDICTOR)} for modules in (self.added, needed))
+            if had and needs and had != needs:
                 raise InputError(f"encoder {self.name}: its predictors belong to schedule {self.schedule}, and "
                                  f"{schedule} needs others; keep its blocks, or set_schedule(None) to start anew")
         self.schedule, self.pays = schedule, pays

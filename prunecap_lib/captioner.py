@@ -61,8 +61,8 @@ class CaptionerConfig:
     """The encoder is not trained (and stays in evaluation mode)."""
     encoder_package: str | None = None
     """Python package that brings the encoder's weights; they are then left out of the checkpoint."""
-    schedule: Schedule | None = None
-    """Tokens that go inside the encoder. What ``prune_ratio`` removes is a share of those that come out."""
+    schedule: Schedule | str | None = None
+    """Tokens that go inside the encoder (see its ``set_schedule``); ``prune_ratio`` is of those that come out."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,18 @@ class Captioner(nn.Module):
 
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
-        """Args:
-            encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It gets
-                config's schedule.
+        """Fresh weights, but for an encoder that is given.
+
+        Args:
+            encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It keeps
+                its schedule where config has none.
             preprocessing: what the encoder is given; None: as it was pretrained.
         """
         super().__init__()
         keep_count(1, config.prune_ratio), check_scorer(config.scorer)
         self.config, self.vocabulary = config, vocabulary
         self.encoder = encoder or build_encoder(config.encoder, image_size=config.image_size)
-        if self.encoder.schedule != config.schedule:
+        if config.schedule not in (None, self.encoder.schedule):
             self.encoder.set_schedule(config.schedule)
         if preprocessing is not None:
             self.encoder.preprocessing = preprocessing
@@ -142,9 +144,8 @@ class Captioner(nn.Module):
 
     def encode(self, images: Tensor, *, scorer: str | None = None) -> VisualTokens:
         """images [B, 3, S, S] -> all N tokens, with the attention signals where ``scorer`` needs them."""
-        need_attention = (scorer or self.config.scorer) in ATTENTION_SCORES
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen_encoder):
-            return self.encoder(images, need_attention=need_attention)
+            return self.encoder.encode(images, need_attention=(scorer or self.config.scorer) in ATTENTION_SCORES)
 
     def pilot(self, tokens: VisualTokens) -> Tensor:
         """How much the first cross-attention layer, asked with ``<bos>``, looks at each token: [B, N].
@@ -178,7 +179,7 @@ class Captioner(nn.Module):
         N = tokens.x.shape[1]
         if (K := keep_count(N, ratio)) == N:
             return tokens
-        if tokens.decisions is not None:
+        if tokens.decision is not None:
             raise InputError(f"prune ratio {ratio}: while a predictor inside the encoder trains, no tokens can go "
                              "before the decoder; train with prune_ratio 0, and prune there when the trained model "
                              "captions")
@@ -230,7 +231,8 @@ class Captioner(nn.Module):
             generator: noise for the scorer 'random'.
         """
         was_training = self.training
-        self.eval()
+        if was_training:
+            self.eval()
         try:
             images = images if isinstance(images, VisualTokens) else self.preprocess(images)
             memory, kept = self.look(images, prune_ratio, scorer, generator)
@@ -243,7 +245,8 @@ class Captioner(nn.Module):
                     raise InputError(f"method {method!r} is unknown; use 'greedy' or 'beam'")
             maps = self._attention(written.ids, memory, kept) if return_attention else [None] * len(memory)
         finally:
-            self.train(was_training)
+            if was_training:
+                self.train()
         return [self._caption(ids, log_prob, cells, kept.grid, weights) for ids, log_prob, cells, weights
                 in zip(written.ids.tolist(), written.log_prob.tolist(), kept.index.cpu(), maps, strict=True)]
 
@@ -263,11 +266,10 @@ class Captioner(nn.Module):
         return kept.scatter(weights[..., kept.prefix_count :]).cpu()
 
     def _caption(self, ids: list[int], log_prob: float, cells: Tensor, grid, weights: Tensor | None) -> Caption:
-        T = ids.index(EOS) + 1 if EOS in ids else len([i for i in ids if i != PAD])
-        ids = ids[:T]
+        ids = ids[: ids.index(EOS) + 1] if EOS in ids else [i for i in ids if i != PAD]
         words = [self.vocabulary.words[i] for i in ids]
         return Caption(self.vocabulary.decode(ids), ids, words, log_prob, cells, grid,
-                       None if weights is None else weights[:T])
+                       None if weights is None else weights[: len(ids)])
 
     # -- to disk and back ---------------------------------------------------------------------------------
 

@@ -71,7 +71,9 @@ class Parts:
 def write(folder: Path, captioner, *, half: bool = False, signature: str = "") -> None:
     """Write the two files into an existing folder."""
     from safetensors.torch import save_file
-    config = replace(captioner.config, schedule=captioner.encoder.schedule)  # it may have been set later
+    config = captioner.config
+    if config.schedule != "auto" or captioner.encoder.pays is None:  # it may have been set later
+        config = replace(config, schedule=captioner.encoder.schedule)
     state = {key: value.detach().cpu() for key, value in captioner.state_dict().items() if not packaged(key, config)}
     if config.tie_weights:
         del state["decoder.output.weight"]
@@ -131,7 +133,7 @@ def _checked(config: dict, settings: set[str], folder: Path) -> dict:
     if unknown:
         raise CheckpointError(f"checkpoint {folder}: config.json has settings this version does not know "
                               f"({', '.join(sorted(unknown))}); install the version it was written by")
-    if (schedule := config.get("schedule")) is not None:  # older checkpoints do not name one
+    if (schedule := config.get("schedule")) not in (None, "auto"):  # older checkpoints do not name one
         config["schedule"] = Schedule(**{key: tuple(value) if isinstance(value, list) else value
                                          for key, value in schedule.items()})
     return config

@@ -127,7 +127,8 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
     """
     ratio = captioner.config.prune_ratio if prune_ratio is None else prune_ratio
     settings = dict(prune_ratio=ratio, scorer=scorer or captioner.config.scorer)
-    inside = {} if captioner.encoder.schedule is None else {"schedule": str(captioner.encoder.schedule)}
+    inside = {} if captioner.encoder.schedule is None else {
+        "schedule": ("auto " if captioner.encoder.pays else "") + str(captioner.encoder.schedule)}
     started = time.perf_counter()
     captions = caption_split(captioner, dataset, batch_size=batch_size, cache_features=cache_features,
                              progress=progress, seed=seed, method=method, beam_size=beam_size,

@@ -47,13 +47,15 @@ class VisualTokens:
         grid: (H, W) of the encoder's full grid.
         prefix: CLS and register tokens, [B, P, C]; never pruned. ``None`` where there are none.
         cls_attention: [B, N], attention of the CLS token to each token, where the encoder was asked.
-        attention_received: [B, N], mean attention each token gets from all others, where asked.
+        attention_received: [B, N], mean attention each token gets from all tokens, itself and the prefix included,
+            where asked.
         key_norm: [B, N], length of each token's key in the last block, mean over heads, where asked.
         group: [B, H*W], for each cell the position in ``x`` of the token that carries it, -1 where it was
             dropped. ``None`` until tokens merge: each then carries its own cell alone. ``carrier`` and
             ``size`` answer in both cases.
-        decisions: [B, N, L], 1 where a token is still there after each of an encoder's L reductions, 0 where it was
-            dropped and left in ``x`` all the same. Only from an encoder that trains a predictor; else ``None``.
+        decision: [B, N], only from an encoder that trains predictors by masks: 1 where a token is still there, 0 where
+            it was dropped and left in ``x`` all the same. Elsewhere ``None``.
+        shares: [B, L], from every encoder that trains predictors: the share of tokens left after each reduction.
     """
 
     x: Tensor
@@ -64,7 +66,8 @@ class VisualTokens:
     attention_received: Tensor | None = None
     key_norm: Tensor | None = None
     group: Tensor | None = None
-    decisions: Tensor | None = None
+    decision: Tensor | None = None
+    shares: Tensor | None = None
 
     @classmethod
     def full(cls, x: Tensor, grid: tuple[int, int], prefix: Tensor | None = None, **signals) -> VisualTokens:
@@ -86,9 +89,9 @@ class VisualTokens:
     @property
     def kept(self) -> Tensor | None:
         """Which tokens of ``sequence`` are still there, [B, P+N]: 1 or 0; ``None`` where all of them are."""
-        if self.decisions is None:
+        if self.decision is None:
             return None
-        return F.pad(self.decisions[..., -1], (self.prefix_count, 0), value=1.0)
+        return F.pad(self.decision, (self.prefix_count, 0), value=1.0)
 
     @property
     def carrier(self) -> Tensor:
@@ -153,7 +156,7 @@ class VisualTokens:
 
     def _tensors(self, *names: str) -> dict[str, Tensor]:
         """The tensors of these names, or all, that are there."""
-        return {name: value for name in names or ("x", "index", "prefix", "group", "decisions", *SIGNALS)
+        return {name: value for name in names or ("x", "index", "prefix", "group", "decision", "shares", *SIGNALS)
                 if (value := getattr(self, name)) is not None}
 
     def to(self, device) -> VisualTokens:
@@ -167,6 +170,8 @@ class VisualTokens:
     @staticmethod
     def join(batches: list[VisualTokens]) -> VisualTokens:
         """Several batches of one encoder's tokens as one batch."""
+        if len(batches) == 1:
+            return batches[0]
         if any(batch.group is not None for batch in batches):
             batches = [replace(batch, group=batch.carrier) for batch in batches]
         return replace(batches[0], **{name: torch.cat([getattr(batch, name) for batch in batches])

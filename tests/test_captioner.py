@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
+from prunecap_lib import Captioner, CaptionerConfig, Vocabulary, build_encoder
 from prunecap_lib.attention_maps import mean_map
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.files import replace_folder
@@ -242,6 +242,20 @@ def test_a_schedule_is_saved_and_loaded(tmp_path, images, ids, schedule):
     loaded = Captioner.load(tmp_path / "model")
     assert loaded.config == captioner.config and loaded.encoder.schedule == Schedule.parse(schedule)
     assert torch.equal(loaded(images, ids), captioner(images, ids))
+
+
+def test_auto_is_saved_as_auto(tmp_path):
+    captioner = build(schedule="auto")
+    captioner.save(tmp_path / "model")
+    loaded = Captioner.load(tmp_path / "model")
+    assert loaded.config.schedule == "auto" and loaded.encoder.pays is not None
+    assert loaded.encoder.schedule == captioner.encoder.schedule == Schedule((1, 3, 4), (0.7,) * 3)
+
+
+def test_an_encoder_brings_its_schedule(tmp_path):
+    captioner = Captioner(build().config, build().vocabulary, encoder=build_encoder("vit", schedule="0.5@3/grid"))
+    captioner.save(tmp_path / "model")
+    assert Captioner.load(tmp_path / "model").encoder.schedule == Schedule((3,), (0.5,), "grid")
 
 
 def test_a_checkpoint_from_before_schedules(tmp_path, images, ids):

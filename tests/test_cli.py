@@ -85,6 +85,7 @@ def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
     (["caption", "A", "--checkpoint", "MODEL", "--schedule", "0.5"], "schedule '0.5' cannot be read"),
     (["caption", "A", "--checkpoint", "MODEL", "--schedule", "0.5@6"], "after block 6 of 6 nothing is left"),
     (["train", "--schedule", "0@3", "--out", "OUT"], "keep rate 0.0"),
+    (["train", "--schedule", "auto", "--out", "OUT"], "cannot train"),
     (["evaluate", "--checkpoint", "MODEL", "--split", "summer", "--limit", "4"], "summer"),
     (["evaluate", "--checkpoint", "MODEL", "--dataset", "flickr8k", "--root", "no-such-folder"], "no-such-folder"),
     (["train", "--prune-ratio", "1.5", "--out", "OUT"], "prune ratio 1.5"),

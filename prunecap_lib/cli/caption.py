@@ -33,8 +33,9 @@ class CaptionCommand:
     scorer: str | None = None
     """Which tokens stay; default: what the model was trained with."""
     schedule: str | None = None
-    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, and after a slash a scorer or a
-    reduction, like 0.7@3,6,9/key_norm/fuse; 'none' keeps all; default: what the model was trained with."""
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
+    50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
+    faster, 'none' keeps all; default: what the model was trained with."""
     method: Literal["beam", "greedy"] = "beam"
     beam_size: int = 5
     max_length: int = 20

@@ -21,6 +21,7 @@ examples:
   prunecap cost --preset seed --prune-ratio 0.3 --gpu-memory 24GB
   prunecap cost --encoder convnext_tiny --prune-ratio 0.5 --beams 5 --figure cost.png
   prunecap cost --encoder vit_base_patch16_224 --schedule 0.7@3,6,9 --gpu-memory 24GB
+  prunecap cost --encoder convnext_tiny --schedule 50%@3,6,9/grid --time
   prunecap cost --checkpoint photos-lite0 --time --json
 """
 
@@ -42,8 +43,9 @@ class CostCommand:
     scorer: str | None = None
     """Which tokens stay; default: the model's own."""
     schedule: str | None = None
-    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, and after a slash a scorer or a
-    reduction, like 0.7@3,6,9/key_norm/fuse; 'none' keeps all; default: the model's own."""
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
+    50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
+    faster, 'none' keeps all; default: the model's own."""
     words: int = 20
     """Words written, the caption's end included."""
     beams: int = 1
@@ -69,11 +71,12 @@ class CostCommand:
 def main(argv: list[str]) -> None:
     command = tyro.cli(CostCommand, args=argv, prog="prunecap cost", description=DESCRIPTION)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
-    from ..costs import latency, ledger
+    from ..costs import break_even, latency, ledger
     from ..reports import provenance
     from .options import set_schedule
     name, captioner, config = model_of(command)
     set_schedule(captioner.encoder, command.schedule)
+    captioner.encoder.pays = None  # "auto" would choose; here both ways are counted
     config = replace(config, schedule=captioner.encoder.schedule)
     settings = dict(prune_ratio=command.prune_ratio, scorer=command.scorer, words=command.words, beams=command.beams)
     found = ledger(captioner, batch=command.batch, **settings)
@@ -84,6 +87,10 @@ def main(argv: list[str]) -> None:
         times = latency(captioner, images, repeats=command.repeats, **settings)
         report["latency"] = asdict(times)
         lines += ["", *time_table(times)]
+        if captioner.encoder.schedule is not None:
+            even = break_even(captioner.encoder, turns=command.repeats)
+            report["break_even"] = asdict(even)
+            lines.append(str(even))
     if gpu_memory is not None:
         batches = largest_batches(config, gpu_memory, found.prune_ratio)
         report["largest_batch"] = {"gpu_memory": gpu_memory, "precision": config.precision,

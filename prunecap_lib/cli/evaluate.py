@@ -36,8 +36,9 @@ class EvaluateCommand:
     prune_ratio: float | None = None
     scorer: str | None = None
     schedule: str | None = None
-    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, and after a slash a scorer or a
-    reduction, like 0.7@3,6,9/key_norm/fuse; 'none' keeps all; default: what the model was trained with."""
+    """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
+    50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
+    faster, 'none' keeps all; default: what the model was trained with."""
     metrics: tuple[str, ...] = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
     """SPICE too where CoreNLP is at hand. METEOR takes ten seconds for 1,000 pictures."""
     batch_size: int = 64

@@ -35,13 +35,18 @@ def outline(captioner: Captioner | CaptionerConfig, vocabulary_size: int | None 
     Raises InputError where a configuration comes without the size of its vocabulary.
     """
     if isinstance(captioner, Captioner):
-        numbers = chain(captioner.parameters(), captioner.buffers())
-        return copy.deepcopy(captioner, {id(tensor): _shape(tensor) for tensor in numbers}).eval()
+        return without_numbers(captioner)
     if vocabulary_size is None:
         raise InputError("vocabulary_size is missing: a configuration does not know its vocabulary; "
                          "give its number of entries (the seed preset has 2033)")
     with torch.device("meta"):
         return Captioner(captioner, placeholder_vocabulary(vocabulary_size)).eval()
+
+
+def without_numbers(module: nn.Module) -> nn.Module:
+    """A copy of a module's shapes, in evaluation mode; the module is left as it is."""
+    numbers = chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(tensor): _shape(tensor) for tensor in numbers}).eval()
 
 
 def _shape(tensor: Tensor) -> Tensor:

@@ -50,9 +50,14 @@ class ConvNeXtConfig:
         return (4 if self.stem_channels else self.patch) * 2 ** (len(self.depths) - 1)
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grids(self) -> list[tuple[int, int]]:
+        """(H, W) of every stage."""
         side = self.image_size // self.patch if self.stem_channels is None else -(-self.image_size // 4)
-        return (side // 2 ** (len(self.depths) - 1),) * 2
+        return [(side // 2**stage,) * 2 for stage in range(len(self.depths))]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.grids[-1]
 
 
 class GlobalResponseNorm(nn.Module):
@@ -136,8 +141,7 @@ class ConvNeXt(Pyramid):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grid, config.stride
-        self.block_channels = tuple(C for C, depth in zip(config.channels, config.depths, strict=True)
-                                    for _ in range(depth))
+        self.count_blocks(config.depths, config.channels, config.grids)
 
         first, last = config.channels[0], config.channels[-1]
         if config.stem_channels is None:
@@ -160,5 +164,5 @@ class ConvNeXt(Pyramid):
         self.check_images(images)
         if need_attention:
             raise self.no_attention()
-        x, _ = self.run_stages(self.stem(images.permute(0, 2, 3, 1).contiguous()))  # [B, S, S, 3] -> [B, H, W, C]
-        return VisualTokens.full(self.norm_pre(x).flatten(1, 2), self.grid)
+        x, told = self.run_stages(self.stem(images.permute(0, 2, 3, 1).contiguous()))  # [B, S, S, 3] -> [B, H, W, C]
+        return VisualTokens.full(self.norm_pre(x).flatten(1, 2), self.grid, **told)

@@ -240,8 +240,7 @@ class MetaFormer(Pyramid):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grids[-1], config.stride
-        self.block_channels = tuple(C for C, depth in zip(config.channels, config.depths, strict=True)
-                                    for _ in range(depth))
+        self.count_blocks(config.depths, config.channels, config.grids)
         first = config.channels[0]
         self.stem = nn.Sequential(OrderedDict(
             conv=Conv(3, first, 7, stride=4, padding=2), norm=outer_norm(first, config)))
@@ -259,8 +258,8 @@ class MetaFormer(Pyramid):
         if need_attention and not self.block_signals(self.depth):
             raise self.no_attention()
         x = self.stem(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
-        x, received = self.run_stages(x, need_attention)
-        return VisualTokens.full(x.flatten(1, 2), self.grid, attention_received=received)
+        x, told = self.run_stages(x, need_attention)
+        return VisualTokens.full(x.flatten(1, 2), self.grid, **told)
 
     def block_signals(self, number: int) -> tuple[str, ...]:
         mixers = [mixer for mixer, depth in zip(self.config.mixers, self.config.depths, strict=True)

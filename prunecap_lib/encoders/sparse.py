@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..pruning import Schedule
+from ..pruning.predictor import TokenPredictor
 from ..pruning.reduce import best_first, keep_count
 from ..tokens import VisualTokens
 from .base import Encoder
@@ -46,14 +47,16 @@ class KeptCells:
         N = x.shape[1] * x.shape[2]
         return cls(torch.arange(N, device=x.device).expand(len(x), N), N, tuple(x.shape[1:3]))
 
-    def fewer(self, x: Tensor, schedule: Schedule, rate: float, received: Tensor | None = None) -> KeptCells:
+    def fewer(self, x: Tensor, schedule: Schedule, rate: float, received: Tensor | None = None,
+              predictor: TokenPredictor | None = None) -> KeptCells:
         """ceil(rate * K) of these cells, chosen by the schedule's scorer on the map x [B, H, W, C].
 
-        ``received`` [B, N]: the attention that each cell gets, for a scorer that asks for it.
+        Args: received [B, N], the attention that each cell gets, for a scorer that asks for it; predictor: who
+        scores, where the scorer has learned to.
         """
         tokens = VisualTokens.full(x.flatten(1, 2), self.grid, attention_received=received).keep(self.index)
         count = keep_count(self.count, 1 - rate)
-        best = best_first(tokens, schedule.scores(tokens, count), count)  # [B, K]
+        best = best_first(tokens, schedule.scores(tokens, count, predictor), count)  # [B, K]
         return KeptCells(torch.cat([self.index.gather(1, best), self.order[:, self.count:]], dim=1), count, self.grid)
 
     def on(self, grid: Sequence[int]) -> KeptCells:
@@ -86,12 +89,27 @@ class MaskedCells:
         seen: [B, H, W], 1 where a cell is kept and 0 elsewhere.
     """
 
-    def __init__(self, decision: Tensor, scores: Tensor):
-        """Args: decision [B, H, W], 1 or 0, with a straight-through gradient; scores [B, H, W], higher is better."""
+    def __init__(self, decision: Tensor, scores: Tensor, before: MaskedCells | None = None):
+        """Args:
+            decision: [B, H, W], 1 or 0, with a straight-through gradient.
+            scores: [B, H, W], higher is better.
+            before: what was decided earlier on this map; what it dropped stays behind all others, in its order.
+        """
         self.seen, self.grid = decision, tuple(decision.shape[1:])
         order = scores.flatten(1).sort(dim=1, descending=True, stable=True).indices
+        if before is not None:
+            present = before.seen.detach().flatten(1).bool()
+            order = torch.where(present, places(order) + order.shape[1], places(before.order)).argsort(
+                dim=1, descending=True)
         kept_first = decision.detach().flatten(1).gather(1, order).sort(dim=1, descending=True, stable=True).indices
         self.order = order.gather(1, kept_first)
+
+    @classmethod
+    def drawn(cls, x: Tensor, predictor: TokenPredictor, before: MaskedCells | None) -> MaskedCells:
+        """What a predictor in training keeps, of all cells or of those kept ``before``, on the map x [B, H, W, C]."""
+        grid, kept = x.shape[1:3], x.new_ones(x.shape[:3], dtype=torch.float) if before is None else before.seen
+        decision, scores = predictor.decide(x.flatten(1, 2), kept.flatten(1))
+        return cls(decision.unflatten(1, grid), scores.detach().unflatten(1, grid), before)
 
     def on(self, grid: Sequence[int]) -> MaskedCells:
         """The decision on the next stage's map, as ``KeptCells.on`` takes it.
@@ -148,6 +166,11 @@ class Pyramid(Encoder):
 
     reductions = ("keep",)
 
+    def count_blocks(self, depths: Sequence[int], channels: Sequence[int], grids: Sequence[tuple[int, int]]) -> None:
+        """Note how wide each block is, and how large its map; all three are given stage by stage."""
+        self.block_channels = tuple(C for C, depth in zip(channels, depths, strict=True) for _ in range(depth))
+        self.block_tokens = tuple(H * W for (H, W), depth in zip(grids, depths, strict=True) for _ in range(depth))
+
     def stage_list(self) -> Sequence[nn.Module]:
         """The stages: each has ``downsample`` and ``blocks``."""
         return self.stages
@@ -159,9 +182,12 @@ class Pyramid(Encoder):
         """
         return block(x, *sparse), None
 
-    def run_stages(self, x: Tensor, need_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """From the stem's map to the last one: [B, H, W, C] -> ([B, H', W', C'], what ``need_attention`` asks)."""
-        cells, number, received = None, 0, None
+    def run_stages(self, x: Tensor, need_attention: bool = False) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """From the stem's map to the last one: [B, H, W, C] -> ([B, H', W', C'], what ``VisualTokens`` tells of it).
+
+        While predictors train, they draw decisions that mask; see ``MaskedCells``.
+        """
+        cells, number, received, shares = None, 0, None, []
         for stage in self.stage_list():
             x = stage.downsample(x)
             if cells is not None:
@@ -172,9 +198,14 @@ class Pyramid(Encoder):
                 asked = need_attention if number == self.depth else bool(rate) and self.schedule.needs_attention
                 sparse = () if cells is None else (cells, self.added[f"cheap_{number}"])
                 x, received = self.run_block(block, x, asked, *sparse)
-                if rate is not None and rate < 1:
-                    cells = (cells or KeptCells.all(x)).fewer(x, self.schedule, rate, received)
-        return x, received
+                if rate is None or rate == 1:
+                    continue
+                if self.learning:
+                    cells = MaskedCells.drawn(x, self.predictor(number), cells)
+                    shares.append(cells.seen.mean(dim=(1, 2)))
+                else:
+                    cells = (cells or KeptCells.all(x)).fewer(x, self.schedule, rate, received, self.predictor(number))
+        return x, {"attention_received": received, "shares": torch.stack(shares, dim=1) if shares else None}
 
     def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
         first = next((block for block, rate in zip(schedule.after, schedule.keep, strict=True) if rate < 1), self.depth)

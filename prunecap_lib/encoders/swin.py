@@ -180,8 +180,7 @@ class Swin(Pyramid):
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
         self.grid, self.stride = config.grid, config.stride
-        self.block_channels = tuple(C for C, depth in zip(config.channels, config.depths, strict=True)
-                                    for _ in range(depth))
+        self.count_blocks(config.depths, config.channels, [(side, side) for side in config.sides])
 
         C = config.channels[0]
         self.patch_embed = nn.Sequential(OrderedDict(proj=Conv(3, C, config.patch, stride=config.patch),
@@ -198,8 +197,8 @@ class Swin(Pyramid):
         """
         self.check_images(images)
         x = self.patch_embed(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
-        x, received = self.run_stages(x, need_attention)
-        return VisualTokens.full(self.norm(x).flatten(1, 2), self.grid, attention_received=received)
+        x, told = self.run_stages(x, need_attention)
+        return VisualTokens.full(self.norm(x).flatten(1, 2), self.grid, **told)
 
     def stage_list(self) -> Sequence[nn.Module]:
         return self.layers

@@ -84,6 +84,7 @@ class ViT(Encoder):
         self.image_size, self.channels, self.stride = config.image_size, config.channels, config.patch
         self.grid, self.prefix_tokens = config.grid, config.prefix_tokens
         self.block_channels = (config.channels,) * config.depth
+        self.block_tokens = (config.grid[0] * config.grid[1],) * config.depth
         C, N = config.channels, config.grid[0] * config.grid[1]
 
         self.patch_embed = PatchEmbedding(config.patch, C, bias=not config.pre_norm)
@@ -125,7 +126,7 @@ class ViT(Encoder):
         attention kernel, and those after which a schedule asks for weights.
         """
         self.check_images(images)
-        if self.training and self.schedule and self.schedule.learned:
+        if self.learning:
             return self.forward_masked(images)
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
         tokens, mask = VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None), None
@@ -143,23 +144,22 @@ class ViT(Encoder):
         return self._tell(tokens, self.norm(x), weights, keys)
 
     def forward_masked(self, images: Tensor) -> VisualTokens:
-        """While predictors train: all N tokens come out, and ``decisions`` says which are still there.
+        """While predictors train: all N tokens come out, and ``decision`` says which are still there.
 
         A dropped token is hidden from the others instead of removed: what it would have told them is the gradient
         that its predictor learns from. Those kept are what ``forward`` gathers if it decides alike.
         """
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
-        kept, decisions, more = x.new_ones(len(x), x.shape[1] - P), [], {}
+        kept, shares, more = x.new_ones(len(x), x.shape[1] - P, dtype=torch.float), [], {}
         for number, block in enumerate(self.blocks, 1):
             x, _ = block(x, **more)
-            if self.schedule.rate_after(number):
-                if predictor := self.predictor(number):  # none where everything stays
-                    kept = predictor.decide(x[:, P:], kept)
-                decisions.append(kept)
+            if predictor := self.predictor(number):
+                kept, _ = predictor.decide(x[:, P:], kept)
+                shares.append(kept.mean(dim=1))
                 more = {"kept": with_itself(F.pad(kept, (P, 0), value=1.0))}
         x = self.norm(x)
-        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None,
-                                 decisions=torch.stack(decisions, dim=-1))
+        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, decision=kept,
+                                 shares=torch.stack(shares, dim=1))
 
     def _reduce(self, tokens: VisualTokens, number: int, x: Tensor, weights: Tensor | None, keys: Tensor | None):
         """Fewer tokens, their sequence x [B, P+K, C], and what is added to the attention that they meet next."""

@@ -46,15 +46,21 @@ class TokenPredictor(nn.Module):
 
     def score(self, x: Tensor) -> Tensor:
         """The log-odds of keeping, of tokens that are all there: x [B, N, C] -> [B, N]."""
-        keep, drop = self(x).unbind(dim=-1)
-        return keep - drop
+        return odds(self(x))
 
-    def decide(self, x: Tensor, kept: Tensor) -> Tensor:
-        """In training: what is kept of ``kept`` [B, N], drawn by chance; x [B, N, C] -> [B, N], 1 or 0.
+    def decide(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """In training: x [B, N, C] -> what stays of ``kept`` [B, N], drawn by chance, and the log-odds [B, N].
 
         What is gone stays gone. The noise is torch's own, so a run's random state fixes it.
         """
-        return kept * draw(self(x, kept))
+        log_probabilities = self(x, kept)
+        return kept * draw(log_probabilities), odds(log_probabilities)
+
+
+def odds(log_probabilities: Tensor) -> Tensor:
+    """Log-probabilities [B, N, 2] of keeping and dropping -> the log-odds of keeping, [B, N]."""
+    keep, drop = log_probabilities.unbind(dim=-1)
+    return keep - drop
 
 
 def draw(log_probabilities: Tensor) -> Tensor:

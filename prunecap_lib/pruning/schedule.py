@@ -9,6 +9,8 @@ Shapes: B pictures, N visual tokens, P prefix tokens, C channels, Dh head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -145,8 +147,13 @@ class Schedule:
 
     @property
     def learned(self) -> bool:
-        """Is the scorer a predictor, which must be trained?"""
-        return self.scorer == PREDICTOR and self.reduction != "merge"
+        """Is there a predictor, which must be trained?"""
+        return self.scorer == PREDICTOR and self.reduction != "merge" and min(self.keep) < 1
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What share of an encoder's tokens should be left after each reduction whose keep rate is below 1."""
+        return tuple(accumulate((rate for rate in self.keep if rate < 1), mul))
 
     def modules(self, block_channels: tuple[int, ...]) -> dict[str, nn.Module]:
         """What the scorer must have learned, for an encoder whose blocks are so wide: a predictor for each reduction.

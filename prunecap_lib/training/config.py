@@ -102,6 +102,9 @@ class TrainConfig:
         if self.scorer == "relevance":
             raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
                              "with 'pilot', and choose 'relevance' when the trained model captions")
+        if self.schedule == "auto":
+            raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep "
+                             "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
         for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
@@ -110,14 +113,9 @@ class TrainConfig:
         if self.start is not None and self.encoder_weights not in (None, "package"):
             raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "
                              f"{self.encoder_weights!r} out")
-        if self.schedule is not None and self.schedule.scorer == "predictor":
-            if self.freeze_encoder:
-                raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder "
-                                 "out, or choose another scorer in the schedule")
-            if self.prune_ratio:
-                raise InputError(f"prune_ratio is {self.prune_ratio}: while a predictor inside the encoder trains, no "
-                                 "tokens can go before the decoder; set it to 0, and prune there when the trained "
-                                 "model captions")
+        if self.schedule is not None and self.schedule.learned and self.freeze_encoder:
+            raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder out, "
+                             "or choose another scorer in the schedule")
         for name in ("ratio_weight", "word_weight", "feature_weight"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")

@@ -32,9 +32,8 @@ def objective(model, images, ids: Tensor, config: TrainConfig, teacher=None) -> 
     due = ids[:, 1:][real]
     logits, tokens = model(images, ids[:, :-1], at=real, need_tokens=True)
     loss = F.cross_entropy(logits, due, label_smoothing=config.label_smoothing)
-    if tokens.decisions is not None:
-        shares = config.schedule.counts(tokens.decisions.shape[1])
-        loss = loss + config.ratio_weight * ratio_loss(tokens.decisions, shares)
+    if tokens.shares is not None:
+        loss = loss + config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
     if teacher is not None:
         with torch.no_grad():
             expected, seen = teacher(images, ids[:, :-1], at=real, need_tokens=True)
@@ -43,15 +42,14 @@ def objective(model, images, ids: Tensor, config: TrainConfig, teacher=None) -> 
     return loss, logits, due
 
 
-def ratio_loss(decisions: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """How far each picture is, after each reduction, from keeping as many tokens as it should.
+def ratio_loss(shares: Tensor, targets: tuple[float, ...]) -> Tensor:
+    """How far each picture is, after each reduction, from keeping the share of its tokens that it should.
 
-    Args: decisions [B, N, L], 1 or 0; counts: how many of N should be left after each of the L reductions.
+    Args: shares [B, L]; targets, one for each of the L reductions.
 
-    Returns the squared difference of the shares kept, mean over pictures and reductions.
+    Returns the squared difference, mean over pictures and reductions.
     """
-    targets = torch.tensor(counts, device=decisions.device) / decisions.shape[1]
-    return (decisions.mean(dim=1) - targets).square().mean()
+    return (shares - shares.new_tensor(targets)).square().mean()
 
 
 def word_loss(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -66,13 +64,13 @@ def word_loss(logits: Tensor, teacher: Tensor) -> Tensor:
 def feature_loss(tokens: VisualTokens, teacher: VisualTokens) -> Tensor:
     """Squared difference to the teacher's features of the same cells, mean over kept tokens and channels.
 
-    Args: tokens, x [B, K, C] (with ``decisions``: [B, N, C]); teacher, the whole grid, x [B, H*W, C].
+    Args: tokens, x [B, K, C] (with a ``decision``: [B, N, C]); teacher, the whole grid, x [B, H*W, C].
 
-    The decisions only say which tokens count. A gradient through them would drop whichever token has changed most,
+    The decision only says which tokens count. A gradient through it would drop whichever token has changed most,
     and that is not the one needed least.
     """
     squared = (tokens.x.float() - gather_tokens(teacher.x, tokens.index).float()).square().mean(dim=-1)
-    if tokens.decisions is None:
+    if tokens.decision is None:
         return squared.mean()
-    kept = tokens.decisions[..., -1].detach()
+    kept = tokens.decision.detach()
     return (kept * squared).sum() / kept.sum().clamp_min(1)

@@ -9,7 +9,7 @@ from PIL import Image
 from prunecap_lib import Captioner, CaptionerConfig
 from prunecap_lib.cli import main
 from prunecap_lib.cli.cost import parse_memory
-from prunecap_lib.costs import ledger
+from prunecap_lib.costs import ledger, schedule_for_flops
 from prunecap_lib.costs.outline import placeholder_vocabulary
 
 
@@ -65,6 +65,18 @@ def test_a_schedule(capsys, model):
         capsys, "--checkpoint", model, "--schedule", "0.5@2,4")[1]
 
 
+def test_when_it_pays_is_one_plain_sentence(capsys, model):
+    _, out, _ = run(capsys, "--checkpoint", model, "--schedule", "50%@2/grid", "--time", "--repeats", 3)
+    assert out.splitlines()[-1].startswith("pruning inside the encoder") and "times as fast at 1" in out
+    found = Captioner.load(model)
+    found.encoder.set_schedule(schedule_for_flops(found.encoder, 0.5, after=(2,), scorer="grid"))
+    assert f"{ledger(found).flops['encoder'] / 1e9:.4f}" in out
+
+
+def test_auto_is_counted_both_ways(capsys, model):
+    assert "0.7@1,3,4 inside the encoder" in run(capsys, "--checkpoint", model, "--schedule", "auto")[1]
+
+
 def test_amounts_of_memory():
     assert parse_memory("24GB") == parse_memory("24 GiB") == parse_memory("24g") == 24 * 2**30
     assert parse_memory("1.5GB") == parse_memory("1536MiB") == 3 * 2**29
@@ -77,7 +89,11 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--prune-ratio=-0.1"], "prune ratio -0.1"),
     (["--encoder", "vit", "--prune-ratio", "1", "--gpu-memory", "1GB"], "prune ratio 1"),
     (["--checkpoint", "MODEL", "--encoder", "vit"], "cannot go together"),
-    (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "max_length"),
+    (["--checkpoint", "MODEL", "--schedule", "5%@2,4"], "more than 5.0%"),
+    (["--checkpoint", "MODEL", "--schedule", "half%@2"], "'half%@2' cannot be read"),
+    (["--checkpoint", "MODEL", "--schedule", "150%@2"], "share 1.5 of the FLOPs is outside"),
+    (["--encoder", "resnet10t", "--schedule", "auto"], "encoders of our own code only"),
+    (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "outside 1..24"),
     (["--encoder", "vit", "--cache-features"], "freeze_encoder"),
     (["--encoder", "convnext", "--scorer", "cls_attention"], "no attention weights"),
     (["--checkpoint", "MODEL", "--figure", "cost.poem"], "cost.poem cannot be written")])

@@ -32,7 +32,8 @@ def test_live_bytes_forget_what_is_gone():
     dict(), dict(precision="bf16"), dict(encoder="convnext"), dict(freeze_encoder=True, precision="bf16"),
     dict(freeze_encoder=True, cache_features=True), dict(schedule=Schedule.parse("0.5@2/norm_largest")),
     dict(schedule=Schedule.parse("0.5@2/fuse")),
-    dict(encoder="convnext", schedule=Schedule.parse("0.5@2/norm_largest"))], ids=str)
+    dict(encoder="convnext", schedule=Schedule.parse("0.5@2/norm_largest")),
+    dict(schedule=Schedule.parse("0.5@2/predictor"), prune_ratio=0.0)], ids=str)
 def test_as_much_as_a_real_step(changes):
     config = replace(TINY, **changes)
     assert training_memory(config, device="cpu") == pytest.approx(measured_memory(config), rel=0.05)

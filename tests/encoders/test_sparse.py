@@ -12,6 +12,7 @@ from prunecap_lib.encoders.weights import load_weights
 from prunecap_lib.errors import InputError
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.pruning import Schedule
+from prunecap_lib.pruning.predictor import TokenPredictor
 
 FAMILIES = ("convnext", "convnextv2", "swin", "poolformer", "caformer")
 SCHEDULE = "0.5,0.5@1,3/norm_largest"
@@ -304,3 +305,38 @@ def test_a_trained_cheap_path_is_saved(tmp_path):
     randomize(captioner.encoder.added)
     captioner.save(tmp_path / "model")
     assert torch.equal(Captioner.load(tmp_path / "model")(images, ids), captioner(images, ids))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_predictors_training_equals_what_it_keeps(family, images, monkeypatch):
+    """Where the same cells are drawn as are the best, masked training is the gathered forward: two reductions, and
+    the smaller map between them."""
+    encoder = tiny(family, "0.5,0.5,0.5@1,2,3/predictor")
+    randomize(encoder.added)
+    with torch.no_grad():
+        gathered = encoder(images)
+
+    def decide(predictor, x, kept):  # the best half, as many as the gathered forward keeps
+        with torch.no_grad():
+            keep, drop = predictor(x, kept).unbind(dim=-1)
+            scores = keep - drop
+            count = -(-int(kept[0].sum()) // 2)
+            best = scores.masked_fill(kept == 0, -torch.inf).topk(count).indices
+        return kept * torch.zeros_like(scores).scatter(1, best, 1.0), scores
+
+    monkeypatch.setattr(TokenPredictor, "decide", decide)
+    masked = encoder.train()(images)
+    torch.testing.assert_close(masked.x, gathered.x, atol=1e-5, rtol=1e-5)
+    assert gathered.shares is None and masked.kept is None and torch.equal(masked.index, gathered.index)
+    assert masked.shares.shape == (3, 3)
+    torch.testing.assert_close(masked.shares[:, 0], torch.full((3,), 41 / 81))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_predictors_learn(family, images):
+    encoder = tiny(family, "0.5,0.5@1,3/predictor").train()
+    randomize(encoder.added)
+    torch.manual_seed(0)
+    encoder(images).x.square().mean().backward()
+    for name, parameter in encoder.added.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

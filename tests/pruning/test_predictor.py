@@ -48,9 +48,9 @@ def same_decisions(monkeypatch):
     counts = dict(zip(SCHEDULE.keep, SCHEDULE.counts(16), strict=True))
 
     def decide(self, x, kept):
-        odds = self(x, kept).diff(dim=-1)[..., 0].neg().masked_fill(kept == 0, -torch.inf)
-        best = odds.topk(counts[self.rate], dim=1).indices
-        return torch.zeros_like(kept).scatter(1, best, 1.0)
+        odds = self(x, kept).diff(dim=-1)[..., 0].neg()
+        best = odds.masked_fill(kept == 0, -torch.inf).topk(counts[self.rate], dim=1).indices
+        return torch.zeros_like(kept).scatter(1, best, 1.0), odds
 
     def init(self, channels, keep=0.5, plain=TokenPredictor.__init__):
         plain(self, channels, keep)
@@ -68,8 +68,8 @@ def test_masked_training_equals_gathered_inference(images, same_decisions, chang
         gathered, tokens = model.eval()(images, ids, need_tokens=True)
         masked, all_tokens = model.train()(images, ids, need_tokens=True)
     assert all_tokens.x.shape[1] == 16 and tokens.x.shape[1] == SCHEDULE.counts(16)[-1] == 6
-    assert all_tokens.decisions.sum(dim=1).tolist() == [[12.0, 6.0]] * 3
-    still_there = all_tokens.decisions[..., -1] == 1
+    assert (16 * all_tokens.shares).tolist() == [[12.0, 6.0]] * 3
+    still_there = all_tokens.decision == 1
     assert torch.equal(still_there.nonzero()[:, 1].view(3, 6), tokens.index)
     torch.testing.assert_close(all_tokens.x[still_there].view(3, 6, -1), tokens.x, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(masked, gathered, atol=1e-5, rtol=1e-5)
@@ -103,9 +103,9 @@ def test_what_is_gone_stays_gone_and_chance_follows_torchs_seed(images):
     first, second = encoder(images), encoder(images)
     torch.manual_seed(0)
     again = encoder(images)
-    assert torch.equal(first.decisions, again.decisions) and not torch.equal(first.decisions, second.decisions)
-    assert set(first.decisions.unique().tolist()) == {0.0, 1.0}
-    assert (first.decisions[..., 1] <= first.decisions[..., 0]).all()
+    assert torch.equal(first.decision, again.decision) and not torch.equal(first.decision, second.decision)
+    assert set(first.decision.unique().tolist()) == {0.0, 1.0}
+    assert (first.shares[:, 1] <= first.shares[:, 0]).all() and (first.shares[:, 1] == first.decision.mean(dim=1)).all()
     assert first.kept.shape == (3, 2 + 16) and (first.kept[:, :2] == 1).all()  # class token and register
 
 
@@ -115,8 +115,8 @@ def test_inference_keeps_the_best_odds(images):
         x = encoder.embed(images)
         for block in encoder.blocks[:2]:
             x, _ = block(x)
-        log_probabilities = encoder.added["predictor_2"](x[:, 1:])
-        best = (log_probabilities[..., 0] - log_probabilities[..., 1]).topk(4, dim=1).indices.sort(dim=1).values
+        probability = encoder.added["predictor_2"](x[:, 1:]).exp()[..., 0]
+        best = probability.topk(4, dim=1).indices.sort(dim=1).values
         assert torch.equal(encoder(images).index, best)
 
 
@@ -138,7 +138,9 @@ def test_only_kept_tokens_are_in_the_shared_half():
         assert (difference.max() > 1e-4) == reaches_others
     torch.testing.assert_close(predictor(x, torch.ones(1, 5)), predictor(x))
     assert predictor(x, torch.zeros(1, 5)).isfinite().all()
-    assert torch.equal(predictor.decide(x, torch.zeros(1, 5)), torch.zeros(1, 5))
+    for before in (torch.zeros(1, 5), kept):
+        decision, odds = zip(*(predictor.decide(x, before) for _ in range(20)), strict=True)
+        assert (torch.stack(decision) <= before).all() and torch.equal(odds[0], odds[1])
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])

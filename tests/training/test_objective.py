@@ -13,12 +13,11 @@ from prunecap_lib.training.start import new_captioner
 
 
 def test_ratio_loss_is_the_squared_distance_of_each_picture():
-    decisions = torch.zeros(2, 8, 2)
-    decisions[0, :4, 0] = decisions[0, :2, 1] = decisions[1, :8, 0] = 1   # shares .5 and .25, then 1 and 0
-    assert ratio_loss(decisions[:1], (4, 2)).item() == 0
-    assert ratio_loss(decisions[1:], (4, 2)).item() == pytest.approx((0.5**2 + 0.25**2) / 2)
+    shares = torch.tensor([[0.5, 0.25], [1.0, 0.0]])
+    assert ratio_loss(shares[:1], (0.5, 0.25)).item() == 0
+    assert ratio_loss(shares[1:], (0.5, 0.25)).item() == pytest.approx((0.5**2 + 0.25**2) / 2)
     # one picture with too many and one with too few do not make up for each other
-    assert ratio_loss(decisions, (6, 1)).item() == pytest.approx((0.25**2 + 0.125**2 + 0.25**2 + 0.125**2) / 4)
+    assert ratio_loss(shares, (0.75, 0.125)).item() == pytest.approx((0.25**2 + 0.125**2 + 0.25**2 + 0.125**2) / 4)
 
 
 def test_word_loss_is_the_divergence_from_the_teacher():
@@ -31,14 +30,14 @@ def test_word_loss_is_the_divergence_from_the_teacher():
 def test_feature_loss_counts_kept_tokens_alone():
     teacher = VisualTokens.full(torch.randn(2, 4, 3), (2, 2))
     x = teacher.x + torch.tensor([1.0, 2, 3, 4])[None, :, None]
-    decisions = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]])[..., None].requires_grad_()
-    masked = feature_loss(replace(teacher, x=x.requires_grad_(), decisions=decisions), teacher)
+    decision = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]]).requires_grad_()
+    masked = feature_loss(replace(teacher, x=x.requires_grad_(), decision=decision), teacher)
     assert masked.item() == pytest.approx((1 + 9 + 1) / 3, rel=1e-5)
     masked.backward()
-    assert decisions.grad is None and (x.grad[0, 1] == 0).all() and (x.grad[0, 2] != 0).all()
+    assert decision.grad is None and (x.grad[0, 1] == 0).all() and (x.grad[0, 2] != 0).all()
     student = replace(teacher, x=x.detach())
     assert feature_loss(student.keep(torch.tensor([[0, 2], [0, 2]])), teacher).item() == pytest.approx(5, rel=1e-5)
-    assert feature_loss(replace(student, decisions=torch.zeros(2, 4, 1)), teacher).item() == 0
+    assert feature_loss(replace(student, decision=torch.zeros(2, 4)), teacher).item() == 0
 
 
 @pytest.fixture

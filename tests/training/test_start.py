@@ -71,7 +71,6 @@ def test_other_sizes_are_named(checkpoint):
 @pytest.mark.parametrize("changes, says", [
     (dict(start="scenes-vit", encoder_weights="x.safetensors"), "start 'scenes-vit' brings the encoder's weights"),
     (dict(schedule=SCHEDULE, freeze_encoder=True), "leave freeze_encoder out"),
-    (dict(schedule=SCHEDULE, prune_ratio=0.3), "prune_ratio is 0.3: while a predictor"),
     (dict(ratio_weight=-1.0), "ratio_weight is -1.0"), (dict(feature_weight=float("nan")), "feature_weight is nan"),
 ])
 def test_impossible_settings_are_refused(changes, says):

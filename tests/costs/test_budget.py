@@ -1,0 +1,54 @@
+"""Does a share of the operations find its keep rate, to one token?"""
+
+import pytest
+import torch
+
+from prunecap_lib import build_encoder
+from prunecap_lib.costs import count_flops, schedule_for_flops
+from prunecap_lib.errors import InputError
+
+
+def share(encoder, schedule):
+    images = torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta")
+    with torch.device("meta"):
+        encoder.set_schedule(None)
+        whole = count_flops(encoder, images)
+        encoder.set_schedule(schedule)
+    return count_flops(encoder, images) / whole
+
+
+@pytest.mark.parametrize("name, settings", [
+    ("vit", dict(after=(1, 3))), ("vit", dict(after=(2,), reduction="fuse")),
+    ("vit", dict(after=(1, 2, 3), reduction="merge")),
+    ("convnext", dict(after=(2, 5), scorer="grid")), ("convnextv2_atto", dict(after=(2, 6), scorer="norm_largest")),
+    ("swin_tiny_patch4_window7_224", dict(after=(1, 2))), ("poolformer_s12", dict(after=(2, 4), scorer="grid"))])
+@pytest.mark.parametrize("wanted", [0.65, 0.8])
+def test_one_token_more_would_be_too_many(name, settings, wanted):
+    with torch.device("meta"):
+        encoder = build_encoder(name, image_size=64)
+    schedule = schedule_for_flops(encoder, wanted, **settings)
+    assert encoder.schedule is None and len(set(schedule.keep)) == 1
+    N = encoder.block_tokens[settings["after"][0] - 1]
+    k = round(schedule.keep[0] * N)
+    assert k / N == schedule.keep[0] and k < N
+    more = type(schedule)(schedule.after, ((k + 1) / N,) * len(schedule.after), schedule.scorer, schedule.reduction)
+    assert share(encoder, schedule) <= wanted < share(encoder, more)
+
+
+def test_all_of_it_keeps_all():
+    assert schedule_for_flops(build_encoder("vit"), 1.0, after=(2, 4), scorer="grid").keep == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("wanted, says", [
+    (0.05, r"with one token left after blocks \(2, 4\) it still takes 37\.\d% of its FLOPs, more than 5.0%"),
+    (0.0, "share 0.0"), (1.1, "share 1.1"), (float("nan"), "share nan")])
+def test_what_cannot_be_reached(wanted, says):
+    with pytest.raises(InputError, match=says):
+        schedule_for_flops(build_encoder("vit"), wanted, after=(2, 4))
+
+
+def test_blocks_and_scorers_are_checked_first():
+    with pytest.raises(InputError, match="after block 9 of 6"):
+        schedule_for_flops(build_encoder("vit"), 0.5, after=(9,))
+    with pytest.raises(InputError, match="cannot give"):
+        schedule_for_flops(build_encoder("convnext"), 0.5, after=(2,))

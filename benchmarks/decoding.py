@@ -14,9 +14,10 @@ before anything is timed, and so is ours against a search without any cache. Eve
 words: our ``<eos>`` gets a bias that forbids it, the peer is told of no ``<eos>`` at all and so also skips its
 tests for one.
 
-Two scopes, because the encoder is the same work on both sides and hides the search behind it:
+Three scopes, because the encoder is the same work on both sides and hides the search behind it:
 
     picture   pixels to ids: what a user waits for. The peer repeats its projection at every step and for every beam.
+    features  the encoder's output to ids: what evaluation behind a frozen encoder with stored features waits for.
     search    projected tokens to ids. The peer's repeated projection is taken out: the closest comparison.
 
 ``prune_ratio`` is what our side drops; the peer cannot prune and always sees all tokens.
@@ -47,7 +48,7 @@ from prunecap_lib.text import BOS, EOS, PAD, SPECIALS
 from prunecap_lib.tokens import VisualTokens
 
 POSITIONS, BEAMS = 40, 5
-SCOPES = ("picture", "search")
+SCOPES = ("picture", "features", "search")
 HEADER = "\n  size    scope  method batch pruned   ours ms   peer ms   ratio  quartiles   limit"
 LINE = ("{size:>6} {scope:>8} {method:>7} {batch:>5} {prune_ratio:>6.0%} {ours_ms:>9.1f} {peer_ms:>9.1f} "
         "{ratio:>6.2f}x  {ratio_low:.2f}-{ratio_high:.2f} {limit:>6.2f}x")

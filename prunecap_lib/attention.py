@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+READING = 16
+"""How many multiplications a processor does in the time in which it reads one number from memory, roughly."""
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float | None = None,
            need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -70,54 +73,62 @@ def with_itself(kept: Tensor) -> Tensor:
 class KVCache:
     """Keys and values of the words written so far, for every beam, that are never moved or copied.
 
-    Room for ``max_length`` steps of R beams a picture is taken once: [B, h, max_length * R, Dh]. When a
-    beam continues another beam's caption, nothing is reordered: ``visible`` [B, R, max_length * R] says
-    which slots belong to each beam's own line of ancestors, and serves as the attention mask.
+    Each step fills the next slots, one a beam: [B, h, slots, Dh], with room for ``max_length`` steps of ``rows``
+    beams taken once. When a beam continues another beam's caption, nothing is reordered: ``mask``
+    [B, 1, R, slots], added to the scores, is 0 for the slots of each beam's own line of ancestors and -inf for
+    the others. While there is one beam it sees every slot and needs no mask.
     """
 
     def __init__(self, rows: int, max_length: int):
-        self.rows, self.max_length = rows, max_length
+        self.slots = rows * max_length
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self.visible: Tensor | None = None
-        self.step = 0
+        self.mask: Tensor | None = None
+        self.step = self.filled = 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Add this step's keys and values [B, h, R, Dh]; return all so far and the mask over them.
-
-        The mask is None with one row, where every slot is visible.
-        """
-        start, end = self.step * self.rows, (self.step + 1) * self.rows
+        """Add this step's keys and values [B, h, R, Dh]; return all so far and the mask over them."""
+        B, h, R, Dh = k.shape
+        end = self.filled + R
         if layer == len(self.keys):
-            B, h, _, Dh = k.shape
-            self.keys.append(k.new_empty(B, h, self.max_length * self.rows, Dh))
-            self.values.append(torch.empty_like(self.keys[-1]))
-        self.keys[layer][:, :, start:end] = k
-        self.values[layer][:, :, start:end] = v
-        mask = None
-        if self.rows > 1:
-            if self.visible is None:
-                self.visible = torch.zeros(len(k), self.rows, self.max_length * self.rows,
-                                           dtype=torch.bool, device=k.device)
-            self.visible[:, :, start:end] = torch.eye(self.rows, dtype=torch.bool, device=k.device)
-            mask = self.visible[:, None, :, :end]
+            self.keys.append(k.new_empty(B, h, self.slots, Dh))
+            self.values.append(k.new_empty(B, h, self.slots, Dh))
+        if layer == 0 and R > 1:
+            self._see_itself(k)
+        self.keys[layer][:, :, self.filled : end] = k
+        self.values[layer][:, :, self.filled : end] = v
+        mask = None if self.mask is None else self.mask[..., :end]
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end], mask
 
+    def _see_itself(self, k: Tensor) -> None:
+        """Each beam's new slot is its own."""
+        B, _, R, _ = k.shape
+        if self.mask is None:
+            self.mask = k.new_full((B, 1, R, self.slots), float("-inf"))
+        self.mask[..., self.filled : self.filled + R].diagonal(dim1=2, dim2=3).zero_()
+
     def advance(self, parents: Tensor | None = None) -> None:
-        """End a step. ``parents`` [B, R]: which beam each beam continues (None: itself)."""
-        if parents is not None and self.visible is not None:
-            self.visible = self.visible.gather(1, parents[:, :, None].expand_as(self.visible))
+        """End a step. ``parents`` [B, R]: which beam each of the next R beams continues (None: itself).
+
+        Their number may change: all beams of a picture begin as one.
+        """
         self.step += 1
+        self.filled += 1 if self.mask is None else self.mask.shape[2]
+        if parents is None or parents.shape[1] == 1:
+            return
+        if self.mask is None:
+            self.mask = self.keys[0].new_full((len(parents), 1, 1, self.slots), float("-inf"))
+            self.mask[..., : self.filled] = 0
+        self.mask = self.mask.gather(2, parents[:, None, :, None].expand(-1, -1, -1, self.slots))
 
     def keep_pictures(self, pictures: Tensor) -> None:
         """Go on with some pictures only; the others' captions are finished."""
-        end = self.step * self.rows
         for cached in (self.keys, self.values):
             for layer, old in enumerate(cached):
                 cached[layer] = new = old.new_empty(len(pictures), *old.shape[1:])
-                new[:, :, :end] = old[pictures, :, :end]
-        if self.visible is not None:
-            self.visible = self.visible[pictures]
+                new[:, :, : self.filled] = old[pictures, :, : self.filled]
+        if self.mask is not None:
+            self.mask = self.mask[pictures]
 
 
 class SelfAttention(nn.Module):
@@ -138,13 +149,6 @@ class SelfAttention(nn.Module):
         q, k, v = self.project(x)
         y, weights = attend(q, k, v, mask, need_weights=need_weights)
         return self.out(y.transpose(1, 2).flatten(2)), weights
-
-    def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
-        """One new word for each of R beams: x [B, R, D] -> [B, R, D], over the cached words."""
-        q, k, v = self.project(x)
-        k, v, mask = cache.append(layer, k, v)
-        y, _ = attend(q, k, v, mask)
-        return self.out(y.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -170,11 +174,12 @@ class CrossAttention(nn.Module):
     def project_memory(self, memory: Tensor, looks: int | None = None) -> tuple[Tensor, Tensor]:
         """memory [B, S, D] -> keys and values, each [B, h, S, Dh]; or memory itself, twice.
 
-        ``looks`` is the number of queries that each picture will answer, where it is known. So few that
-        projecting would cost more multiplications than it saves get the memory itself.
+        ``looks`` is the number of queries that each picture will answer one by one, where it is known. So few
+        that projecting would cost more multiplications than it saves get the memory itself; for a few pictures
+        at a time it must save much, because each look then reads the key and value matrices again.
         """
-        S, D = memory.shape[1:]
-        if looks is not None and looks * (D + S * (self.heads - 1)) < S * D:
+        B, S, D = memory.shape
+        if looks is not None and B * (S * D - looks * (D + S * (self.heads - 1))) > READING * looks * D:
             return memory, memory
         return tuple(project(memory).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                      for project in (self.key, self.value))
@@ -185,17 +190,12 @@ class CrossAttention(nn.Module):
 
         ``kept`` [B, S]: which tokens are still there, where none was gathered (see ``attend_kept``).
         """
-        q = self.query(x).unflatten(-1, (self.heads, -1))                              # [B, R*T, h, Dh]
-        k, v = memory_kv
-        if k.dim() == 3:
-            y, weights = self._attend_memory(q, k, need_weights)
-        elif kept is not None:
-            y, weights = attend_kept(q.transpose(1, 2), k, v, kept[:, None, None], need_weights=need_weights)
-            y = y.transpose(1, 2)
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)               # [B, h, R*T, Dh]
+        if kept is None:
+            y, weights = attend(q, *memory_kv, need_weights=need_weights)
         else:
-            y, weights = attend(q.transpose(1, 2), k, v, need_weights=need_weights)
-            y = y.transpose(1, 2)
-        return self.out(y.flatten(2)), weights
+            y, weights = attend_kept(q, *memory_kv, kept[:, None, None], need_weights=need_weights)
+        return self.out(y.transpose(1, 2).flatten(2)), weights
 
     def carry_back(self, q: Tensor) -> Tensor:
         """q [M, h, Dh] -> [M, h, D]: times memory it gives what q gives times the keys.
@@ -204,12 +204,11 @@ class CrossAttention(nn.Module):
         """
         return torch.bmm(q.transpose(0, 1), self.key.weight.unflatten(0, (self.heads, -1))).transpose(0, 1)
 
-    def _attend_memory(self, q: Tensor, memory: Tensor, need_weights: bool):
-        """q [B, T, h, Dh], memory [B, S, D] -> (y [B, T, h, Dh], weights [B, h, T, S] | None)."""
-        B, T, h, Dh = q.shape
-        q, k = self.carry_back(q.flatten(0, 1)), memory[:, None]                       # [B*T, h, D], [B, 1, S, D]
-        y, weights = attend(q.reshape(B, 1, T * h, -1), k, k, scale=1 / math.sqrt(Dh), need_weights=need_weights)
+    def attend_memory(self, q: Tensor, memory: Tensor) -> Tensor:
+        """Queries carried back: q [B, R, h, Dh], memory [B, S, D] -> [B, R, h, Dh], what projected keys give."""
+        B, R, h, Dh = q.shape
+        q, k = self.carry_back(q.flatten(0, 1)), memory[:, None]                       # [M, h, D], [B, 1, S, D]
+        y = F.scaled_dot_product_attention(q.reshape(B, 1, R * h, -1), k, k, scale=1 / math.sqrt(Dh))
         value = self.value.weight.unflatten(0, (h, Dh)).transpose(1, 2)                # [h, D, Dh]
-        y = torch.bmm(y.reshape(B * T, h, -1).transpose(0, 1), value).transpose(0, 1)  # [B*T, h, Dh]
-        y = y.unflatten(0, (B, T)) + self.value.bias.unflatten(0, (h, Dh))
-        return y, None if weights is None else weights[:, 0].unflatten(1, (T, h)).transpose(1, 2)
+        y = torch.bmm(y.reshape(B * R, h, -1).transpose(0, 1), value).transpose(0, 1)  # [M, h, Dh]
+        return y.unflatten(0, (B, R)) + self.value.bias.unflatten(0, (h, Dh))

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .attention import CrossAttention, KVCache, SelfAttention
+from .attention import CrossAttention, SelfAttention
 from .errors import InputError
 from .masks import causal_mask, padding_mask
 from .text import BOS
@@ -50,13 +50,13 @@ class WordEmbedding(nn.Module):
                                  persistent=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
-        """ids [..., T] standing at positions start..start+T-1 -> [..., T, D]."""
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [..., T] -> [..., T, D]."""
         T = ids.shape[-1]
-        if start + T > len(self.positions):
-            raise InputError(f"a caption of {start + T} tokens is longer than the decoder's "
+        if T > len(self.positions):
+            raise InputError(f"a caption of {T} tokens is longer than the decoder's "
                              f"max_length {len(self.positions)}; cut it or build a longer decoder")
-        return self.dropout(self.words(ids) + self.positions[start : start + T])
+        return self.dropout(self.words(ids) + self.positions[:T])
 
 
 class DecoderLayer(nn.Module):
@@ -75,24 +75,15 @@ class DecoderLayer(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(d_model, ffn), nn.GELU(), nn.Linear(ffn, d_model))
         self.dropout = nn.Dropout(dropout)
 
-    def look_and_think(self, x: Tensor, memory_kv, need_weights: bool = False, kept: Tensor | None = None):
-        """Cross-attention and FFN, which never mix words: x [B, R*T, D] -> (same, weights | None)."""
-        y, weights = self.cross_attention(self.norm2(x), memory_kv, kept=kept, need_weights=need_weights)
-        x = x + self.dropout(y)
-        return x + self.dropout(self.ffn(self.norm3(x))), weights
-
     def forward(self, x: Tensor, memory_kv, mask: Tensor, need_weights: bool = False, kept: Tensor | None = None):
         """x [B, R, T, D], mask [B*R, 1, T, T], kept [B, S] | None -> (x, cross weights [B, h, R*T, S] | None)."""
         B, R, T, D = x.shape
         y, _ = self.self_attention(self.norm1(x.flatten(0, 1)), mask)
-        x = x + self.dropout(y).view(B, R, T, D)
-        x, weights = self.look_and_think(x.flatten(1, 2), memory_kv, need_weights, kept)
+        x = (x + self.dropout(y).view(B, R, T, D)).flatten(1, 2)
+        y, weights = self.cross_attention(self.norm2(x), memory_kv, kept=kept, need_weights=need_weights)
+        x = x + self.dropout(y)
+        x = x + self.dropout(self.ffn(self.norm3(x)))
         return x.view(B, R, T, D), weights
-
-    def step(self, x: Tensor, memory_kv, cache: KVCache, layer: int) -> Tensor:
-        """One new word for each beam: x [B, R, D] -> [B, R, D]."""
-        x = x + self.self_attention.step(self.norm1(x), cache, layer)
-        return self.look_and_think(x, memory_kv)[0]
 
 
 class Decoder(nn.Module):
@@ -149,13 +140,6 @@ class Decoder(nn.Module):
         x = x.flatten(0, 1)
         logits = self.output(self.norm(x if at is None else x[at]))
         return (logits, torch.stack(collected)) if need_weights else logits
-
-    def step(self, ids: Tensor, memory_kv: MemoryKV, cache: KVCache) -> Tensor:
-        """One word further for R beams of each picture: last words ``ids`` [B, R] -> logits [B, R, V]."""
-        x = self.embedding(ids[..., None], start=cache.step)[..., 0, :]
-        for i, (layer, kv) in enumerate(zip(self.layers, memory_kv, strict=True)):
-            x = layer.step(x, kv, cache, i)
-        return self.output(self.norm(x))
 
     def first_query(self) -> Tensor:
         """The first cross-attention layer's query at ``<bos>``: [h, Dh], the same for every picture.

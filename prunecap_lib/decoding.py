@@ -1,7 +1,6 @@
 """How is a caption written, word by word? Greedy search and beam search over cached keys and values.
 
-Both write from the same step: last words in, logits out. Self-attention is cached, the keys and values of
-the visual tokens are projected once a picture, and beams share them.
+Both write from the same step, ``Writer``'s: last words in, logits out.
 
 Shapes: B pictures, R beams, T words, S visual tokens, D width, V vocabulary.
 """
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import KVCache
 from .decoder import Decoder
 from .errors import InputError
 from .text import BOS, EOS, PAD, UNK
+from .writer import Writer
 
 NEVER_WRITTEN = [PAD, BOS, UNK]
 
@@ -34,36 +33,40 @@ class Written:
     log_prob: Tensor
 
 
-def _check_length(decoder: Decoder, max_length: int) -> None:
-    if not 1 <= max_length <= decoder.max_length:
-        raise InputError(f"max_length {max_length} is outside 1..{decoder.max_length}, what this decoder was "
-                         "built for")
-
-
-def _next_log_probs(decoder: Decoder, words: Tensor, memory_kv, cache: KVCache) -> Tensor:
-    """[B, R] -> [B, R, V]; words that no caption holds get -inf."""
-    logits = decoder.step(words, memory_kv, cache).float()
-    for word in NEVER_WRITTEN:
-        logits[..., word] = float("-inf")
-    return logits.log_softmax(dim=-1)
-
-
 class _Open:
     """The pictures whose captions are still being written; the finished ones leave when half are done."""
 
-    def __init__(self, memory_kv, cache: KVCache, B: int, device):
-        self.memory_kv, self.cache = memory_kv, cache
+    def __init__(self, decoder: Decoder, memory: Tensor, beams: int, max_length: int):
+        B, device = len(memory), memory.device
+        memory_kv = decoder.project_memory(memory, beams * max_length)
+        self.writer = Writer(decoder, memory_kv, beams=beams, max_length=max_length, never=NEVER_WRITTEN)
         self.rows = torch.arange(B, device=device)
+        self.ids = torch.full((B, beams, max_length), PAD, device=device)
+        self.log_prob = torch.zeros(B, beams, device=device)
 
-    def drop(self, finished: Tensor) -> Tensor | None:
-        """finished [len(rows)] -> positions that stay, or None while too few are done to be worth a copy."""
-        if 2 * int(finished.sum()) < len(finished):
-            return None
-        stay = (~finished).nonzero().flatten()
+    def next_log_probs(self, words: Tensor) -> Tensor:
+        """Last words [b, R] -> [b, R, V]; words that no caption holds get -inf."""
+        return self.writer.step(words).float().log_softmax(dim=-1)
+
+    def end_step(self, ids: Tensor, log_prob: Tensor, finished: Tensor,
+                 parents: Tensor | None = None) -> Tensor | None:
+        """Positions [b'] of the pictures to go on with, or None to go on with all.
+
+        Args: ids [b, R, max_length], log_prob and finished [b, R] of the open pictures; parents: see Writer.
+        """
+        self.writer.advance(parents)
+        done = finished.all(dim=1)
+        if 2 * int(done.count_nonzero()) < len(done):
+            return None  # too few to be worth a copy
+        self.put(ids, log_prob)
+        stay = (~done).nonzero().flatten()
         self.rows = self.rows[stay]
-        self.memory_kv = [(k[stay], v[stay]) for k, v in self.memory_kv]
-        self.cache.keep_pictures(stay)
+        self.writer.keep_pictures(stay)
         return stay
+
+    def put(self, ids: Tensor, log_prob: Tensor) -> None:
+        """The open pictures' captions as they are now."""
+        self.ids[self.rows], self.log_prob[self.rows] = ids, log_prob
 
 
 @torch.inference_mode()
@@ -74,25 +77,23 @@ def greedy(decoder: Decoder, memory: Tensor, *, max_length: int = 20) -> Written
         memory: [B, S, D] projected visual tokens.
         max_length: most words written, ``<eos>`` included.
     """
-    _check_length(decoder, max_length)
-    B, device = len(memory), memory.device
-    ids = torch.full((B, max_length), PAD, device=device)
-    log_prob = torch.zeros(B, device=device)
-    todo = _Open(decoder.project_memory(memory, max_length), KVCache(1, max_length), B, device)
-    words = torch.full((B, 1), BOS, device=device)
-    finished = torch.zeros(B, dtype=torch.bool, device=device)
+    todo = _Open(decoder, memory, 1, max_length)
+    ids, log_prob = todo.ids.clone(), todo.log_prob.clone()
+    words = torch.full_like(ids[..., 0], BOS)
+    finished = torch.zeros_like(words, dtype=torch.bool)
     for t in range(max_length):
-        best = _next_log_probs(decoder, words, todo.memory_kv, todo.cache).max(dim=-1)  # [B, 1]
-        words = best.indices.masked_fill(finished[:, None], PAD)
-        ids[todo.rows, t] = words[:, 0]
-        log_prob[todo.rows] += best.values[:, 0].masked_fill(finished, 0.0)
-        finished = finished | (words[:, 0] == EOS)
-        if finished.all():
-            break
-        todo.cache.advance()
-        if (stay := todo.drop(finished)) is not None:
-            words, finished = words[stay], finished[stay]
-    return Written(ids[:, : t + 1], log_prob)
+        best = todo.next_log_probs(words).max(dim=-1)  # [b, 1]
+        words = best.indices.masked_fill(finished, PAD)
+        ids[..., t] = words
+        log_prob = log_prob + best.values.masked_fill(finished, 0.0)
+        finished = finished | (words == EOS)
+        if (stay := todo.end_step(ids, log_prob, finished)) is not None:
+            if not len(stay):
+                break
+            words, finished, ids, log_prob = words[stay], finished[stay], ids[stay], log_prob[stay]
+    else:
+        todo.put(ids, log_prob)
+    return Written(todo.ids[:, 0, : t + 1], todo.log_prob[:, 0])
 
 
 @torch.inference_mode()
@@ -108,35 +109,29 @@ def beam(decoder: Decoder, memory: Tensor, *, beam_size: int = 5, max_length: in
         memory: [B, S, D] projected visual tokens.
         max_length: most words written, ``<eos>`` included.
     """
-    _check_length(decoder, max_length)
     V = decoder.output.out_features
     if not 1 <= beam_size <= V - len(NEVER_WRITTEN):
         raise InputError(f"beam_size {beam_size} is outside 1..{V - len(NEVER_WRITTEN)}")
-    B, R, device = len(memory), beam_size, memory.device
-    ids = torch.full((B, R, max_length), PAD, device=device)
-    log_prob = torch.full((B, R), float("-inf"), device=device)
-    log_prob[:, 0] = 0.0  # all beams start alike: only the first may branch
-    out_ids, out_log_prob = ids.clone(), log_prob.clone()
-    todo = _Open(decoder.project_memory(memory, R * max_length), KVCache(R, max_length), B, device)
-    words = torch.full((B, R), BOS, device=device)
-    finished = torch.zeros(B, R, dtype=torch.bool, device=device)
-    stand_still = torch.full((V,), float("-inf"), device=device)
+    todo = _Open(decoder, memory, beam_size, max_length)
+    ids, log_prob = todo.ids[:, :1].clone(), todo.log_prob[:, :1].clone()  # all beams begin as one
+    words = torch.full_like(ids[..., 0], BOS)
+    finished = torch.zeros_like(words, dtype=torch.bool)
+    stand_still = torch.full((V,), float("-inf"), device=memory.device)
     stand_still[PAD] = 0.0
     for t in range(max_length):
-        step = _next_log_probs(decoder, words, todo.memory_kv, todo.cache)
-        step = torch.where(finished[..., None], stand_still, step)
-        log_prob, flat = (log_prob[..., None] + step).flatten(1).topk(R, dim=-1)
+        step = torch.where(finished[..., None], stand_still, todo.next_log_probs(words))
+        log_prob, flat = (log_prob[..., None] + step).flatten(1).topk(beam_size, dim=-1)
         parents, words = flat // V, flat % V
-        ids = ids.gather(1, parents[..., None].expand_as(ids))
+        ids = ids.gather(1, parents[..., None].expand(-1, -1, max_length))
         ids[..., t] = words
         finished = finished.gather(1, parents) | (words == EOS)
-        out_ids[todo.rows], out_log_prob[todo.rows] = ids, log_prob
-        if finished.all():
-            break
-        todo.cache.advance(parents)
-        if (stay := todo.drop(finished.all(dim=1))) is not None:
+        if (stay := todo.end_step(ids, log_prob, finished, parents)) is not None:
+            if not len(stay):
+                break
             words, finished, ids, log_prob = words[stay], finished[stay], ids[stay], log_prob[stay]
-    length = (out_ids != PAD).sum(dim=-1).clamp(min=1)
-    best = (out_log_prob / length**length_penalty).argmax(dim=1, keepdim=True)
-    chosen = out_ids.gather(1, best[..., None].expand(-1, -1, max_length))[:, 0, : t + 1]
-    return Written(chosen, out_log_prob.gather(1, best)[:, 0])
+    else:
+        todo.put(ids, log_prob)
+    length = (todo.ids != PAD).sum(dim=-1).clamp(min=1)
+    best = (todo.log_prob / length**length_penalty).argmax(dim=1, keepdim=True)
+    chosen = todo.ids.gather(1, best[..., None].expand(-1, -1, max_length))[:, 0, : t + 1]
+    return Written(chosen, todo.log_prob.gather(1, best)[:, 0])

@@ -164,6 +164,8 @@ class VisualTokens:
     @staticmethod
     def join(batches: list[VisualTokens]) -> VisualTokens:
         """Several batches of one encoder's tokens as one batch."""
+        if len(batches) == 1:
+            return batches[0]
         if any(batch.group is not None for batch in batches):
             batches = [replace(batch, group=batch.carrier) for batch in batches]
         return replace(batches[0], **{name: torch.cat([getattr(batch, name) for batch in batches])

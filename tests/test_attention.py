@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunecap_lib.attention import CrossAttention, KVCache, SelfAttention, attend, attend_kept, with_itself
+from prunecap_lib.attention import READING, CrossAttention, SelfAttention, attend, attend_kept, with_itself
 from prunecap_lib.masks import causal_mask, padding_mask
 
 torch.manual_seed(0)
@@ -82,25 +82,22 @@ def test_cross_attention_equals_torch():
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-def test_few_looks_need_no_projected_memory(heads):
+def test_queries_carried_back_see_what_projected_keys_give(heads):
     layer = CrossAttention(24, heads)
-    x, memory = torch.randn(2, 5, 24), torch.randn(2, 19, 24)
-    plain, few = layer.project_memory(memory), layer.project_memory(memory, looks=5)
-    assert few[0] is memory and plain[0].shape == (2, heads, 19, 24 // heads)
-    for need_weights in (False, True):
-        expected, same = layer(x, plain, need_weights=need_weights), layer(x, few, need_weights=need_weights)
-        torch.testing.assert_close(same, expected, atol=1e-6, rtol=1e-5)
+    q, memory = torch.randn(2, 5, heads, 24 // heads), torch.randn(2, 19, 24)
+    expected, _ = attend(q.transpose(1, 2), *layer.project_memory(memory))
+    torch.testing.assert_close(layer.attend_memory(q, memory), expected.transpose(1, 2), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("S, D, heads", [(64, 128, 4), (197, 512, 4), (49, 256, 8)])
-def test_memory_stays_unprojected_while_that_takes_fewer_multiplications(S, D, heads):
-    """Counted here by hand: a product of [a, b] and [b, c] takes a * b * c of them."""
-    layer, memory, width = CrossAttention(D, heads), torch.empty(1, S, D, device="meta"), D // heads
-    projected, a_look = 2 * S * D * D, heads * 2 * S * width
-    a_carried_look = heads * (2 * width * D + 2 * S * D)
+def test_memory_stays_unprojected_while_that_saves_work(S, D, heads):
+    """Counted here by hand: a product of [a, b] and [b, c] takes a * b * c multiplications."""
+    layer, memory, width = CrossAttention(D, heads).to("meta"), torch.empty(32, S, D, device="meta"), D // heads
+    projected, a_look = 32 * 2 * S * D * D, 32 * heads * 2 * S * width
+    a_carried_look = 32 * heads * (2 * width * D + 2 * S * D) + READING * 2 * D * D  # and the two matrices are read
     turn = next(looks for looks in range(1, 2000) if looks * a_carried_look >= projected + looks * a_look)
     assert 1 < turn < 1999
-    assert layer.to("meta").project_memory(memory, looks=turn - 1)[0] is memory
+    assert layer.project_memory(memory, looks=turn - 1)[0] is memory
     assert layer.project_memory(memory, looks=turn)[0].dim() == 4
 
 
@@ -118,19 +115,3 @@ def test_masks_say_true_where_a_word_may_look():
     ids = torch.tensor([[1, 5, 2, 0]])
     assert padding_mask(ids).tolist() == [[[[True, True, True, False]]]]
     assert causal_mask(3)[0, 0].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
-
-
-def test_cache_follows_each_beams_ancestors():
-    """Beams that switch parents see their own line: compare with attention over explicitly copied words."""
-    torch.manual_seed(3)
-    layer, B, R, steps = SelfAttention(16, 2).eval(), 2, 3, 5
-    cache, lines = KVCache(R, steps), torch.empty(B, R, 0, 16)
-    for _ in range(steps):
-        x = torch.randn(B, R, 16)
-        y = layer.step(x, cache, 0)
-        lines = torch.cat([lines, x[:, :, None]], dim=2)
-        expected = layer(lines.flatten(0, 1))[0][:, -1].view(B, R, 16)
-        torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
-        parents = torch.randint(R, (B, R))
-        cache.advance(parents)
-        lines = lines.gather(1, parents[..., None, None].expand_as(lines))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention import KVCache
 from ..captioner import Captioner
 from ..decoder import Decoder, MemoryKV
 from ..errors import InputError
 from ..text import BOS
+from ..writer import Writer
 from .ledger import check_counts, ledger, look_in_stages
 
 
@@ -105,10 +105,10 @@ def time_stages(captioner: Captioner, images: Tensor, *, prune_ratio: float, sco
 
 def write(decoder: Decoder, ids: Tensor, memory_kv: MemoryKV, words: int) -> Tensor:
     """``words`` steps, each with the most probable words of the one before: ids [B, R] -> [B, R]."""
-    cache = KVCache(ids.shape[1], words)
+    writer = Writer(decoder, memory_kv, beams=ids.shape[1], max_length=words)
     for _ in range(words):
-        ids = decoder.step(ids, memory_kv, cache).argmax(dim=-1)
-        cache.advance()
+        ids = writer.step(ids).argmax(dim=-1)
+        writer.advance()
     return ids
 
 

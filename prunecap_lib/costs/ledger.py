@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention import KVCache
 from ..captioner import Captioner, CaptionerConfig
 from ..decoder import MemoryKV
 from ..errors import InputError
 from ..pruning import Schedule
 from ..text import BOS
 from ..tokens import VisualTokens
+from ..writer import Writer
 from .flops import counted
 from .outline import outline
 
@@ -130,10 +130,9 @@ def _count(captioner: Captioner, ratio: float, *, scorer: str, words: int, beams
                                              looks=beams * words)
 
     def step(t: int) -> int:
-        cache = KVCache(beams, words)
-        cache.step = t
-        ids = torch.full((batch, beams), BOS, device="meta")
-        return counted(captioner.decoder.step, ids, memory_kv, cache)[0]
+        writer = Writer(captioner.decoder, memory_kv, beams=beams, max_length=words)
+        writer.cache.step, writer.cache.filled = t, t * beams
+        return counted(writer.step, torch.full((batch, beams), BOS, device="meta"))[0]
 
     # each step looks at one word more than the one before: an arithmetic series
     flops["decoding"] = words * (step(0) + step(words - 1)) // 2

@@ -93,7 +93,7 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--schedule", "half%@2"], "'half%@2' cannot be read"),
     (["--checkpoint", "MODEL", "--schedule", "150%@2"], "share 1.5 of the FLOPs is outside"),
     (["--encoder", "resnet10t", "--schedule", "auto"], "encoders of our own code only"),
-    (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "max_length"),
+    (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "outside 1..24"),
     (["--encoder", "vit", "--cache-features"], "freeze_encoder"),
     (["--encoder", "convnext", "--scorer", "cls_attention"], "no attention weights"),
     (["--checkpoint", "MODEL", "--figure", "cost.poem"], "cost.poem cannot be written")])

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from prunecap_lib import Captioner, CaptionerConfig, TrainConfig
-from prunecap_lib.attention import KVCache
 from prunecap_lib.costs import STAGES, count_flops, latency, ledger
 from prunecap_lib.costs.outline import placeholder_vocabulary
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
+from prunecap_lib.writer import Writer
 
 CONFIG = CaptionerConfig(d_model=32, layers=2, heads=4, ffn=64, max_length=24)
 V = 50
@@ -29,10 +29,10 @@ def test_decoding_is_the_sum_of_all_steps(captioner, beams, words):
     def write():
         _, kept = captioner.look(torch.zeros(2, 3, 64, 64))
         memory_kv = captioner.decoder.project_memory(captioner.projection(kept.sequence), beams * words)
-        cache = KVCache(beams, words)
+        writer = Writer(captioner.decoder, memory_kv, beams=beams, max_length=words)
         for _ in range(words):
-            captioner.decoder.step(torch.ones(2, beams, dtype=torch.long), memory_kv, cache)
-            cache.advance()
+            writer.step(torch.ones(2, beams, dtype=torch.long))
+            writer.advance()
 
     twice = found.flops["projection"]  # look() projects, and the test once more
     assert count_flops(write) == found.total + twice
@@ -53,10 +53,12 @@ def test_stages_against_formulas(captioner):
 
 
 def test_few_looks_carry_queries_back():
-    found = ledger(replace(CONFIG, d_model=64), vocabulary_size=V, words=10)
+    found = ledger(replace(CONFIG, d_model=64), vocabulary_size=V, words=10, batch=16)
     assert found.carried_back and found.flops["keys and values"] == 0
-    many = ledger(replace(CONFIG, d_model=64), vocabulary_size=V, words=10, beams=9)
+    many = ledger(replace(CONFIG, d_model=64), vocabulary_size=V, words=10, beams=9, batch=16)
     assert not many.carried_back and many.flops["keys and values"] > 0
+    alone = ledger(replace(CONFIG, d_model=64), vocabulary_size=V, words=10)
+    assert not alone.carried_back, "for one picture, reading the matrices again costs more than it saves"
 
 
 def test_a_captioner_and_its_configuration_cost_the_same(captioner):
@@ -93,7 +95,7 @@ def test_the_preset_is_mostly_encoder():
 
 
 @pytest.mark.parametrize("settings, says", [
-    (dict(prune_ratio=1.0), "prune ratio 1.0"), (dict(words=25), "max_length 24"), (dict(words=0), "words is 0"),
+    (dict(prune_ratio=1.0), "prune ratio 1.0"), (dict(words=25), "outside 1..24"), (dict(words=0), "words is 0"),
     (dict(beams=0), "beams is 0"), (dict(scorer="luck"), "choose one of random")])
 def test_bad_settings_are_named(captioner, settings, says):
     with pytest.raises(InputError, match=says):

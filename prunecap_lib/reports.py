@@ -46,6 +46,27 @@ def write_json(path: str | Path, report: dict) -> None:
     write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_rows(path: str | Path, rows: list[dict], *, same: Sequence[str], add: bool = False) -> None:
+    """Write measured rows with their provenance, one for each run that they came from.
+
+    Args:
+        same: keys that say what a row is about.
+        add: keep the rows of that file that are about something else.
+    """
+    def about(row: dict) -> tuple:
+        return tuple(str(row.get(key)) for key in same)
+
+    run, new = provenance(), {about(row) for row in rows}
+    report = {"rows": [], "runs": []}
+    if add and Path(path).exists():
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    kept = [row for row in report["rows"] if about(row) not in new]
+    runs = [old for i, old in enumerate(report["runs"]) if any(row["run"] == i for row in kept)]
+    number = {i: runs.index(old) for i, old in enumerate(report["runs"]) if old in runs}
+    kept = [row | {"run": number[row["run"]]} for row in kept]
+    write_json(path, {"rows": kept + [row | {"run": len(runs)} for row in rows], "runs": [*runs, run]})
+
+
 class Looks:
     """What the captioner gets of picture i: stored features, or the picture itself."""
 

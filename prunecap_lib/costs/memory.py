@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import cache
 from math import ceil
@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ..attention import attend
 from ..captioner import Captioner
 from ..encoders import build_encoder
 from ..errors import InputError
@@ -77,37 +78,49 @@ class CudaAutocast(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class UnfusedAttention(TorchFunctionMode):
+    """Attention as it was computed before fused kernels: its weights are there, and kept for the backward pass."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.scaled_dot_product_attention:
+            q, k, v = args
+            mask, scale = kwargs.get("attn_mask"), kwargs.get("scale")
+            return attend(q, k, v, mask, scale=scale, need_weights=True)[0]
+        return func(*args, **(kwargs or {}))
+
+
 def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
-                    device: str = "cuda") -> int:
+                    device: str = "cuda", fused: bool = True) -> int:
     """Most bytes that tensors hold at any moment of training: weights, gradients, AdamW's state, activations.
 
     Args:
         vocabulary_size: entries of the vocabulary; None: the config's.
         batch_size: pictures; None: the config's. Every caption is taken to be ``max_words`` long.
         device: "cuda" or "cpu", whose kernels and rules are followed. None of it need be here.
+        fused: attention by kernels that never hold its weights, as torch has them since 2.0.
 
     Raises InputError where the config names no vocabulary_size, and for an unknown device.
     """
     return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
-                        fake=True)
+                        fake=True, fused=fused)
 
 
-def measured_memory(config: TrainConfig, *, vocabulary_size: int | None = None,
-                    batch_size: int | None = None) -> int:
+def measured_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
+                    fused: bool = True) -> int:
     """The same count over a real training step on this CPU: what ``training_memory`` is checked against."""
     return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, "cpu",
-                        fake=False)
+                        fake=False, fused=fused)
 
 
 def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int | None = None,
-                  reserve: int = RESERVE) -> int:
+                  reserve: int = RESERVE, fused: bool = True) -> int:
     """The largest batch that trains on a GPU of ``gpu_memory`` bytes; 0 where not one picture does.
 
     Memory grows almost linearly with the batch. A line through two sizes gives a first answer, and the answer is
     moved until it fits and the next larger batch does not.
     """
     size, room = _vocabulary_size(config, vocabulary_size), gpu_memory - reserve
-    memory = cache(lambda batch: _step_memory(config, size, batch, "cuda", fake=True))
+    memory = cache(lambda batch: _step_memory(config, size, batch, "cuda", fake=True, fused=fused))
     few, many = 128, 256  # so many that activations and not AdamW's step make the peak
     slope = max(1.0, (memory(many) - memory(few)) / (many - few))
     fits, over = 0, None
@@ -140,7 +153,8 @@ def training_outline(config: TrainConfig, vocabulary_size: int) -> Captioner:
                          encoder=encoder)
 
 
-def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, *, fake: bool) -> int:
+def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, *, fake: bool,
+                 fused: bool) -> int:
     """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
     if device not in ("cuda", "cpu"):
         raise InputError(f"device {device!r} is unknown; memory can be told for 'cuda' and 'cpu'")
@@ -166,7 +180,7 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         ids = torch.full((batch * config.captions_per_image, config.max_words + 2), BOS)
         side = captioner.encoder.image_size
         images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)
-        with autocast(config.precision, device):
+        with autocast(config.precision, device), nullcontext() if fused else UnfusedAttention():
             logits = captioner(images, ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(),
                                label_smoothing=config.label_smoothing)

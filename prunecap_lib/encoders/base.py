@@ -197,19 +197,20 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, need_weights: bool = False, mask: Tensor | None = None,
                 kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """x [B, T, C], mask or kept: see ``attend``, ``attend_kept`` -> (y [B, T, C], weights [B, h, T, T] | None)."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, h, Dh]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, T, Dh]
+        return self.mix(*self.project(x), need_weights, mask, kept)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, C] -> queries, keys, values, each [B, h, T, Dh]."""
+        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False, mask: Tensor | None = None,
+            kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What ``project`` gives -> what ``forward`` gives."""
         if kept is None:
             y, weights = attend(q, k, v, mask, need_weights=need_weights)
         else:
             y, weights = attend_kept(q, k, v, kept, need_weights=need_weights)
         return self.proj(y.transpose(1, 2).flatten(2)), weights
-
-    def keys(self, x: Tensor) -> Tensor:
-        """What the tokens are found by: x [B, T, C] -> [B, h, T, Dh]."""
-        _, weight, _ = self.qkv.weight.chunk(3)
-        bias = None if self.qkv.bias is None else self.qkv.bias.chunk(3)[1]
-        return F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class LayerScale(nn.Module):
@@ -243,10 +244,12 @@ class Block(nn.Module):
         With ``cells`` of a map the MLP is for those alone, and ``cheap`` for the others.
         """
         y, weights = self.attn(self.norm1(x), need_weights, **more)
-        x = x + self.ls1(y)
+        return self.think(x + self.ls1(y), cells, cheap), weights
+
+    def think(self, x: Tensor, cells: KeptCells | MaskedCells | None = None, cheap: nn.Linear | None = None) -> Tensor:
+        """The second half, in which every token is by itself."""
         y = self.norm2(x)
-        y = self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap)
-        return x + self.ls2(y), weights
+        return x + self.ls2(self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ T = P + N, C channels, h heads, Dh = C / h.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -128,17 +129,18 @@ class ViT(Encoder):
         if self.learning:
             return self.forward_masked(images)
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
-        tokens, mask = VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None), {}
+        tokens, mask = VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None), None
+        schedule, last = self.schedule, len(self.blocks)
         for number, block in enumerate(self.blocks, 1):
-            rate = self.schedule.rate_after(number) if self.schedule else None
-            asked = need_attention if number == len(self.blocks) else rate and self.schedule.needs_attention
-            before = x
-            x, weights = block(x, need_weights=bool(asked), **mask)
-            if rate:
-                keys = block.attn.keys(block.norm1(before)) if self.schedule.compares_keys or asked else None
-                tokens = self.schedule.reduce(self._tell(tokens, x, weights, keys), rate, keys, self.predictor(number))
-                x, mask = tokens.sequence, self.schedule.mask(tokens)
-        keys = block.attn.keys(block.norm1(before)) if need_attention else None
+            rate = schedule.rate_after(number) if schedule else None
+            tell = need_attention and number == last
+            x, weights, keys = look(block, x, mask, need_weights=tell or bool(rate and schedule.needs_weights),
+                                    need_keys=tell or bool(rate and schedule.needs_keys))
+            if rate and schedule.within_block:
+                tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
+            x = block.think(x)
+            if rate and not schedule.within_block:
+                tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
         return self._tell(tokens, self.norm(x), weights, keys)
 
     def forward_masked(self, images: Tensor) -> VisualTokens:
@@ -159,14 +161,28 @@ class ViT(Encoder):
         return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, decision=kept,
                                  shares=torch.stack(shares, dim=1))
 
-    def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None) -> VisualTokens:
+    def _reduce(self, tokens: VisualTokens, number: int, x: Tensor, weights: Tensor | None, keys: Tensor | None):
+        """Fewer tokens, their sequence x [B, P+K, C], and what is added to the attention that they meet next."""
+        schedule = self.schedule
+        told = self._tell(tokens, x, weights, keys, (schedule.scorer,))
+        tokens = schedule.reduce(told, schedule.rate_after(number), keys, self.predictor(number))
+        return tokens, tokens.sequence, schedule.attention_bias(tokens)
+
+    def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None,
+              signals: Sequence[str] = SIGNALS) -> VisualTokens:
         """The same cells with x [B, T, C], and what weights [B, h, T, T] and keys [B, h, T, Dh] say of them."""
-        P, signals = self.prefix_tokens, dict.fromkeys(SIGNALS)
-        if weights is not None:
-            weights = weights.mean(dim=1)  # [B, T, T]: row looks at column
-            signals["attention_received"] = weights.mean(dim=1)[:, P:]
-            if self.config.class_token:
-                signals["cls_attention"] = weights[:, 0, P:]
-        if keys is not None:
-            signals["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
-        return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **signals)
+        P, told = self.prefix_tokens, dict.fromkeys(SIGNALS)
+        if weights is not None and "attention_received" in signals:
+            told["attention_received"] = weights.mean(dim=(1, 2))[:, P:]  # row looks at column
+        if weights is not None and "cls_attention" in signals and self.config.class_token:
+            told["cls_attention"] = weights[:, :, 0, P:].mean(dim=1)
+        if keys is not None and "key_norm" in signals:
+            told["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
+        return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **told)
+
+
+def look(block: Block, x: Tensor, mask: Tensor | None, *, need_weights: bool, need_keys: bool):
+    """A block's first half: x [B, T, C] -> (x, weights [B, h, T, T] | None, keys [B, h, T, Dh] | None)."""
+    q, k, v = block.attn.project(block.norm1(x))
+    y, weights = block.attn.mix(q, k, v, need_weights, mask)
+    return x + block.ls1(y), weights, k if need_keys else None

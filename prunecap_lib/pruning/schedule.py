@@ -35,7 +35,8 @@ class Schedule:
     """Pruning inside an encoder.
 
     Attributes:
-        after: numbers of the blocks after which tokens are reduced, ascending; the first block is 1.
+        after: numbers of the blocks after which tokens are reduced, ascending; the first block is 1. They merge
+            before the block's MLP, as in ToMe, and are kept or fused behind it.
         keep: share in (0, 1] of the tokens present there that stay, one for each of ``after``.
         scorer: which stay (not asked where similar tokens merge); one of prunecap_lib.pruning.SCORES, or "predictor",
             which is trained together with the encoder (see ``TokenPredictor``).
@@ -97,7 +98,7 @@ class Schedule:
 
     @classmethod
     def merging(cls, r: int, *, tokens: int, depth: int) -> Schedule:
-        """ToMe's: after every block but the last, r of N ``tokens`` merge into others, as long as there are enough."""
+        """ToMe's: in every block but the last, r of N ``tokens`` merge into others, as long as there are enough."""
         after, keep = [], []
         for block in range(1, depth):
             merged = min(r, tokens // 2)
@@ -108,11 +109,22 @@ class Schedule:
 
     @property
     def needs_attention(self) -> bool:
-        """Must the blocks show their attention weights? Those then leave the fused kernel."""
+        """Must the blocks tell of their attention, weights or keys?"""
         return self.reduction != "merge" and self.scorer in ATTENTION_SCORES
 
     @property
-    def compares_keys(self) -> bool:
+    def needs_weights(self) -> bool:
+        """Must the blocks show their attention weights? Those then leave the fused kernel."""
+        return self.needs_attention and self.scorer != "key_norm"
+
+    @property
+    def needs_keys(self) -> bool:
+        """Are keys compared, or measured?"""
+        return self.reduction == "merge" or self.scorer == "key_norm"
+
+    @property
+    def within_block(self) -> bool:
+        """Are tokens reduced between a block's attention and its MLP, which then has less to do?"""
         return self.reduction == "merge"
 
     def check(self, encoder: Encoder) -> None:
@@ -186,6 +198,9 @@ class Schedule:
         """By what k of these tokens are chosen, [B, N]."""
         return predictor.score(tokens.x) if self.learned else score_tokens(self.scorer, tokens, k=k)
 
-    def mask(self, tokens: VisualTokens) -> dict[str, Tensor]:
-        """What the next blocks' attention gets: merged tokens count as many as they are, [B, 1, 1, P+N]."""
-        return {"mask": proportional_bias(tokens).to(tokens.x.dtype)} if self.reduction == "merge" else {}
+    def attention_bias(self, tokens: VisualTokens) -> Tensor | None:
+        """What is added to the attention scores from now on: merged tokens count as many as they are.
+
+        [B, 1, 1, P+N] in the tokens' dtype; None where every token counts as one.
+        """
+        return proportional_bias(tokens).to(tokens.x.dtype) if self.reduction == "merge" else None

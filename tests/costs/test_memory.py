@@ -39,6 +39,26 @@ def test_as_much_as_a_real_step(changes):
     assert training_memory(config, device="cpu") == pytest.approx(measured_memory(config), rel=0.05)
 
 
+@pytest.mark.parametrize("changes", [
+    dict(schedule=Schedule((2, 4), (0.5, 0.5), "norm_smallest")),
+    dict(schedule=Schedule((2,), (0.5,), reduction="merge"))], ids=["keep", "merge"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_as_much_as_a_real_step_that_prunes_inside_the_encoder(changes, fused):
+    config = replace(TINY, image_size=128, **changes)
+    told = training_memory(config, device="cpu", fused=fused)
+    assert told == pytest.approx(measured_memory(config, fused=fused), rel=0.05)
+    assert told < training_memory(replace(config, schedule=None), device="cpu", fused=fused)
+
+
+@pytest.mark.parametrize("precision, kept", [("fp32", 4), ("bf16", 6)])
+def test_unfused_attention_keeps_its_weights(precision, kept):
+    """Once for the softmax, in 32 bits, and in bf16 once more as the factor of the values."""
+    config = replace(TINY, image_size=128, precision=precision)
+    weights = 4 * 4 * 257 * 257 * kept  # of one block: 4 pictures, 4 heads, 257 tokens
+    more = training_memory(config, fused=False) - training_memory(config)
+    assert more == pytest.approx(6 * weights, rel=0.25)
+
+
 def test_a_step_holds_weights_gradients_and_two_moments_at_least():
     from prunecap_lib.costs.memory import training_outline
     parameters = sum(p.numel() for p in training_outline(TINY, 60).parameters())

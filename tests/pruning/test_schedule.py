@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from prunecap_lib import VisualTokens
+from prunecap_lib.costs import count_flops
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.errors import InputError
-from prunecap_lib.pruning import Schedule
+from prunecap_lib.pruning import Schedule, merge_similar, proportional_bias
 
 INSIDE = ("random", "grid", "norm_largest", "norm_smallest", "cls_attention", "attention_received", "key_norm",
           "diversity")
@@ -85,6 +87,30 @@ def test_merging_a_few_after_every_block(images):
     assert schedule.counts(16) == (14, 12, 10, 8, 6, 4, 2, 1, 1, 1, 1)
     with torch.no_grad():
         assert vit(schedule)(images).size.tolist() == [[16.0], [16.0]]
+
+
+def test_merging_stands_where_the_paper_has_it(images):
+    """Between a block's attention and its MLP, by that attention's keys (Bolya et al. 2023, section 3)."""
+    encoder = vit(Schedule.merging(2, tokens=16, depth=12))
+    with torch.no_grad():
+        found, x, mask = encoder(images), encoder.embed(images), None
+        tokens = VisualTokens.full(x[:, 1:], encoder.grid, x[:, :1])
+        for number, block in enumerate(encoder.blocks, 1):
+            keys = block.attn.project(block.norm1(x))[1]
+            x = x + block.attn(block.norm1(x), mask=mask)[0]
+            if number < 12:
+                tokens = tokens.with_x(x[:, 1:], x[:, :1])
+                tokens = merge_similar(tokens, min(2, (x.shape[1] - 1) // 2), keys.mean(dim=1)[:, 1:])
+                x, mask = tokens.sequence, proportional_bias(tokens)
+            x = x + block.mlp(block.norm2(x))
+    assert torch.equal(found.index, tokens.index)
+    torch.testing.assert_close(found.x, encoder.norm(x)[:, 1:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_score_from_attention_costs_no_matrix_product():
+    flops = {scorer: count_flops(vit(Schedule((3, 6), (0.5, 0.5), scorer)), torch.zeros(1, 3, 64, 64))
+             for scorer in ("grid", "cls_attention", "attention_received", "key_norm")}
+    assert set(flops.values()) == {flops["grid"]}
 
 
 @pytest.mark.parametrize("settings, says", [

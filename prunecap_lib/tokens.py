@@ -47,7 +47,8 @@ class VisualTokens:
         grid: (H, W) of the encoder's full grid.
         prefix: CLS and register tokens, [B, P, C]; never pruned. ``None`` where there are none.
         cls_attention: [B, N], attention of the CLS token to each token, where the encoder was asked.
-        attention_received: [B, N], mean attention each token gets from all others, where asked.
+        attention_received: [B, N], mean attention each token gets from all tokens, itself and the prefix included,
+            where asked.
         key_norm: [B, N], length of each token's key in the last block, mean over heads, where asked.
         group: [B, H*W], for each cell the position in ``x`` of the token that carries it, -1 where it was
             dropped. ``None`` until tokens merge: each then carries its own cell alone. ``carrier`` and

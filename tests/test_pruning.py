@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunecap_lib.errors import InputError
-from prunecap_lib.pruning import SCORES, keep_count, keep_top_k, score_tokens
+from prunecap_lib.pruning import SCORES, keep_count, keep_top_k, oracle_score, score_tokens
 from prunecap_lib.tokens import VisualTokens
 
 
@@ -116,6 +116,24 @@ def test_grid_spreads_better_than_chance(H, W, k):
 
     assert hole("grid") <= min(hole("random", seed) for seed in range(20))
     assert hole("grid") < 1.5
+
+
+def test_the_oracle_keeps_what_is_covered_and_spreads_the_rest():
+    tokens = VisualTokens.full(torch.zeros(1, 64, 1), (8, 8))
+    cover = torch.zeros(1, 64)
+    cover[0, [20, 21, 44]] = torch.tensor([0.2, 1.0, 0.01])
+    score = oracle_score(tokens, cover)
+    assert score[0].argsort(descending=True)[:3].tolist() == [21, 20, 44]
+    empty = [cell for cell in score_tokens("grid", tokens)[0].argsort(descending=True).tolist() if cover[0, cell] == 0]
+    assert score[0].argsort(descending=True)[3:].tolist() == empty
+    assert oracle_score(tokens, -cover)[0].argsort()[:3].tolist() == [21, 20, 44]
+
+
+def test_the_oracle_follows_the_cells_of_pruned_tokens():
+    tokens, cover = some_tokens(), torch.rand(2, 12, generator=torch.Generator().manual_seed(1))
+    fewer = keep_top_k(tokens, tokens.x[..., 0], 5)
+    expected = cover.gather(1, fewer.index)
+    torch.testing.assert_close(oracle_score(fewer, cover).float(), expected)
 
 
 def test_random_follows_its_generator():

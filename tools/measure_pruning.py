@@ -4,21 +4,25 @@
     PRUNECAP_PHOTOS=photos python tools/measure_pruning.py photos-lite0 --dataset flickr8k --split dev \\
         --method beam --out data/results/photos_pruning.json
 
-Each picture is encoded once; its tokens are scored, pruned and captioned for every point of the sweep.
+Each picture is encoded once; its tokens are scored, pruned and captioned for every point of the sweep. Where a data
+set knows its objects' masks (Scenes), two more rows use them: "objects_first" keeps the cells that hold objects as long
+as they can be kept, "objects_last" drops them first. No scorer can know that much; they are limits.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 
 import torch
 from tqdm.auto import tqdm
 
 from prunecap_lib import Captioner, VisualTokens
 from prunecap_lib.datasets import open_dataset
+from prunecap_lib.datasets.scenes import ScenesDataset
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import bootstrap_interval, per_image_cider
-from prunecap_lib.pruning import ATTENTION_SCORES, SCORES
+from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, keep_count, keep_top_k, oracle_score
 from prunecap_lib.reports import Looks, provenance, write_json
 
 RANDOM_SEEDS = (0, 1, 2)
@@ -44,16 +48,26 @@ def usable(captioner: Captioner) -> list[str]:
     return plain + [name for name in ATTENTION_SCORES if getattr(tokens, name) is not None]
 
 
-def point(captioner: Captioner, dataset, tokens: VisualTokens, ratio: float, scorer: str, options) -> dict:
-    """CIDEr-D at one ratio, mean over seeds for the random scorer, with a bootstrap interval over pictures."""
-    seeds = RANDOM_SEEDS if scorer == "random" and ratio else RANDOM_SEEDS[:1]
+def object_cover(dataset, grid: tuple[int, int]) -> torch.Tensor | None:
+    """Share of each cell that objects cover, [n, H*W]; None where the data set has no masks."""
+    if not isinstance(dataset, ScenesDataset):
+        return None
+    return torch.stack([torch.from_numpy(scene.token_mask(grid)).flatten() for scene in dataset.scenes])
+
+
+def point(captioner: Captioner, dataset, ratio: float, prune, options, seeds=RANDOM_SEEDS[:1]) -> dict:
+    """CIDEr-D at one ratio, mean over seeds, with a bootstrap interval over pictures.
+
+    Args: prune: from picture numbers [B] and a generator to what is left of their tokens.
+    """
     totals = {}
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         captions = {}
         for chunk in torch.arange(len(dataset)).split(100):
-            found = captioner.generate(tokens.pictures(chunk), method=options.method, beam_size=options.beam_size,
-                                       prune_ratio=ratio, scorer=scorer, generator=generator)
+            with torch.inference_mode():
+                kept = prune(chunk, generator)
+            found = captioner.generate(kept, method=options.method, beam_size=options.beam_size, prune_ratio=0.0)
             captions |= {dataset.image_ids[i]: c.text for i, c in zip(chunk.tolist(), found, strict=True)}
         for key, value in per_image_cider(dataset.references(), captions).items():
             totals[key] = totals.get(key, 0.0) + value / len(seeds)
@@ -61,6 +75,25 @@ def point(captioner: Captioner, dataset, tokens: VisualTokens, ratio: float, sco
     low, high = bootstrap_interval(values, seed=0)
     return {"prune_ratio": ratio, "CIDEr": round(sum(values) / len(values), 4),
             "CIDEr_interval": [round(low, 4), round(high, 4)], "seeds": list(seeds)}
+
+
+def sweep(captioner: Captioner, dataset, tokens: VisualTokens, options, name: str) -> dict:
+    """Every point of one model: unpruned, by each scorer, and by the masks where there are some."""
+    rows = {"unpruned": point(captioner, dataset, 0.0, lambda chunk, _: tokens.pictures(chunk), options),
+            "scorers": {}, "masks": {}}
+    for scorer, ratio in tqdm(list(product(usable(captioner), options.ratios)), desc=name):
+        def prune(chunk, generator, scorer=scorer, ratio=ratio):
+            return captioner.prune(tokens.pictures(chunk), ratio, scorer, generator)
+        seeds = RANDOM_SEEDS if scorer == "random" else RANDOM_SEEDS[:1]
+        rows["scorers"].setdefault(scorer, []).append(point(captioner, dataset, ratio, prune, options, seeds))
+    if (cover := object_cover(dataset, tokens.grid)) is None:
+        return rows
+    for (row, sign), ratio in product({"objects_first": 1, "objects_last": -1}.items(), options.ratios):
+        def prune(chunk, _, sign=sign, ratio=ratio):
+            part = tokens.pictures(chunk)
+            return keep_top_k(part, oracle_score(part, sign * cover[chunk]), keep_count(part.x.shape[1], ratio))
+        rows["masks"].setdefault(row, []).append(point(captioner, dataset, ratio, prune, options))
+    return rows
 
 
 def main() -> None:
@@ -80,11 +113,7 @@ def main() -> None:
         dataset = open_dataset(options.dataset, split=options.split, limit=options.limit,
                                size=captioner.config.image_size)
         tokens = encode_split(captioner, dataset, cache_features=captioner.config.frozen_encoder)
-        models[name] = {"unpruned": point(captioner, dataset, tokens, 0.0, "grid", options), "scorers": {}}
-        jobs = [(scorer, ratio) for scorer in usable(captioner) for ratio in options.ratios]
-        for scorer, ratio in tqdm(jobs, desc=name):
-            models[name]["scorers"].setdefault(scorer, []).append(
-                point(captioner, dataset, tokens, ratio, scorer, options))
+        models[name] = sweep(captioner, dataset, tokens, options, name)
     write_json(options.out, {"dataset": options.dataset, "split": options.split, "pictures": len(dataset),
                              "method": options.method, "models": models, "provenance": provenance()})
 

@@ -5,7 +5,7 @@
 
 from .metrics import per_image_cider, score_captions
 from .signature import run_signature
-from .statistics import bootstrap_interval, diversity, ranking_auc, token_accuracy
+from .statistics import bootstrap_interval, diversity, object_recall, ranking_auc, token_accuracy
 
-__all__ = ["bootstrap_interval", "diversity", "per_image_cider", "ranking_auc", "run_signature",
-           "score_captions", "token_accuracy"]
+__all__ = ["bootstrap_interval", "diversity", "object_recall", "per_image_cider", "ranking_auc",
+           "run_signature", "score_captions", "token_accuracy"]

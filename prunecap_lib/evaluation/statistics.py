@@ -1,7 +1,7 @@
 """What else is worth counting? Words hit under teacher forcing, how varied captions are, how well a score ranks
-tokens, how sure a mean is.
+tokens, how much of the objects is kept, how sure a mean is.
 
-Shapes: B captions, T words, V vocabulary, N visual tokens.
+Shapes: B captions or pictures, T words, V vocabulary, N visual tokens, K kept, (H, W) grid.
 """
 
 from __future__ import annotations
@@ -59,6 +59,22 @@ def ranking_auc(scores: Tensor, holds: Tensor) -> float:
                          "another; leave this picture out")
     difference = scores[holds][:, None] - scores[~holds]
     return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
+
+
+def object_recall(kept: Tensor, cover: Tensor) -> Tensor:
+    """How much of the objects is kept? Share (0..1) of their area that lies in kept cells, [B].
+
+    A choice that knows nothing of the picture reaches K / N on average.
+
+    Args: kept [B, K], row-major cells; cover [B, H*W], the share of each cell that objects cover (for a scene:
+    ``Scene.token_mask``, flattened). Raises: InputError for a picture without objects, whose share is not defined.
+    """
+    area = cover.sum(dim=1)
+    if not (area > 0).all():
+        missing = int((~(area > 0)).sum())
+        raise InputError(f"{missing} of {len(area)} pictures show no object, so no share of it can be kept; leave them "
+                         "out")
+    return cover.gather(1, kept).sum(dim=1) / area
 
 
 def bootstrap_interval(values: Mapping[int | str, float] | Iterable[float], seed: int = 0,

@@ -51,7 +51,7 @@ def plot_sweep(sweeps: Mapping[str, Mapping[str, Sequence[dict]]], *, metric: st
         sweeps: model -> scorer -> points ``{"prune_ratio", metric, f"{metric}_interval": (low, high)}``.
     """
     with style() as plt:
-        fig, axes = plt.subplots(len(sweeps), 1, figsize=(6.2, 3.7 * len(sweeps)), sharex=True, sharey=True,
+        fig, axes = plt.subplots(len(sweeps), 1, figsize=(5.0, 3.7 * len(sweeps)), sharex=True, sharey=True,
                                  squeeze=False)
         labels = []
         for ax, (model, scorers) in zip(axes[:, 0], sweeps.items(), strict=True):

@@ -6,12 +6,14 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..attention_maps import dim_dropped, mean_map, scale_map, seen_part
 from ..captioner import Caption
 from ..preprocessing import Preprocessing
+from ..pruning import keep_count
 from .style import HEAT, style
 
 SIDE = 336  # pixels of a drawn picture
@@ -78,6 +80,31 @@ def draw_kept(picture: Image.Image, kept: Mapping[str, Tensor], grid: tuple[int,
         show_picture(axes[0], picture, "all tokens", grid=grid)
         for ax, (name, cells) in zip(axes[1:], kept.items(), strict=False):
             show_picture(ax, dim_dropped(picture, cells, grid), name)
+        return fig
+
+
+def draw_scores(picture: Image.Image, scores: Mapping[str, Tensor], grid: tuple[int, int],
+                ratios: Sequence[float] = (0.3, 0.5, 0.7)):
+    """One picture (as ``seen_part`` cuts it), one row a score: its order as heat, and what stays; returns the figure.
+
+    The heat is a cell's place in the order, not its value: pruning knows nothing else of a score.
+
+    Args: scores: name -> [N], one number for each cell of ``grid``.
+    """
+    picture = ImageOps.contain(picture, (SIDE, SIDE))
+    columns = 1 + len(ratios)
+    with style() as plt:
+        fig = plt.figure(figsize=(1.45 * columns, 1.62 * len(scores)))
+        axes = axes_of(fig, len(scores), columns)
+        for row, (name, values) in enumerate(scores.items()):
+            order = values.flatten().sort(descending=True, stable=True).indices
+            place = torch.empty(len(order)).scatter(0, order.cpu(), torch.arange(len(order), 0, -1).float())
+            first, *others = axes[row * columns : (row + 1) * columns]
+            show_map(first, picture, place.view(grid))
+            first.set_title(name, loc="left")
+            for ax, ratio in zip(others, ratios, strict=True):
+                title = f"{ratio:.0%} removed" if row == 0 else ""
+                show_picture(ax, dim_dropped(picture, order[: keep_count(len(order), ratio)].cpu(), grid), title)
         return fig
 
 

@@ -11,6 +11,7 @@ COLOURS = {
     "pilot": "#0072B2", "random": "#7f7f7f", "grid": "#000000", "norm_largest": "#E69F00",
     "norm_smallest": "#D55E00", "cls_attention": "#009E73", "attention_received": "#CC79A7",
     "diversity": "#56B4E9", "relevance": "#882255", "key_norm": "#999933",
+    "objects_first": "#b22222", "objects_last": "#4b0082",
 }
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 HEAT = "plasma"
@@ -54,3 +55,34 @@ def label_lines(ax, ends: Sequence[tuple[float, float, str, str | None]]) -> Non
         shift = place - (y - low) / (high - low) * height
         ax.annotate(text, (x, y), xytext=(5, shift), textcoords="offset points", va="center", color=colour, fontsize=10,
                     annotation_clip=False)
+
+
+def label_points(ax, points: Sequence[tuple[float, float, str, str | None]]) -> None:
+    """Write a name beside each point, (x, y, text, colour), where it covers no other point or name.
+
+    Right of the point if there is room, else left, above, below, or wherever is least in the way. Call it when the
+    axis limits stand. Widths are estimated: 6 points a letter.
+    """
+    box = ax.get_position()
+    size = box.width * ax.figure.get_figwidth() * 72, box.height * ax.figure.get_figheight() * 72
+    limits = ax.get_xlim(), ax.get_ylim()
+    spots = [tuple((value - low) / (high - low) * length for value, (low, high), length
+                   in zip(point[:2], limits, size, strict=True)) for point in points]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    for (x, y), (*place, text, colour) in zip(spots, points, strict=True):
+        width, height = 6 * len(text), 11
+        boxes = {}
+        for dx, dy in ((6, 0), (-6 - width, 0), *((-width * share, dy) for dy in (10, -10, 20, -20)
+                                                   for share in (0.5, 0.1, 0.9)), (6, 8), (6, -8)):
+            left, low = x + dx, y + dy - height / 2
+            boxes[dx, dy] = (left, low, left + width, low + height)
+        free = min(boxes, key=lambda at: sum(_overlap(boxes[at], other) for other in taken)
+                   + 1e3 * (boxes[at][0] < 4 or boxes[at][2] > size[0] + 40))
+        taken.append(boxes[free])
+        ax.annotate(text, place, xytext=free, textcoords="offset points", va="center", color=colour, fontsize=9,
+                    annotation_clip=False)
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Area that two boxes (left, low, right, high) share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -1,9 +1,11 @@
 """Which visual tokens matter? Each function gives every token a score, [B, N]; higher stays longer.
 
 ``random`` and ``grid`` know nothing of the picture: they are the baselines that every other score has to
-beat. Whether long vectors hold the objects or short ones must be tried, for each encoder: of keys, in language
-models, the short ones are looked at most (Devoto et al. 2024, "A Simple and Effective L2 Norm-Based Strategy for
-KV Cache Compression"). Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads.
+beat. Whether long vectors hold the objects or short ones must be tried, for each encoder. ``key_norm`` keeps the
+longest keys; in language models the short ones are looked at most (Devoto et al. 2024, "A Simple and Effective L2
+Norm-Based Strategy for KV Cache Compression", keeps those).
+
+Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads, (H, W) grid.
 """
 
 from __future__ import annotations
@@ -67,6 +69,18 @@ def grid_score(tokens: VisualTokens) -> Tensor:
 def norm_score(tokens: VisualTokens) -> Tensor:
     """Length of the feature vector, ||x||_2. Whether long or short vectors hold the objects depends on the encoder."""
     return tokens.x.float().norm(dim=-1)
+
+
+def oracle_score(tokens: VisualTokens, cover: Tensor) -> Tensor:
+    """What a score could know at best of where the objects lie: the share of each token's cell that they cover.
+
+    No picture to be captioned comes with masks, so this is no scorer to prune by but a limit to hold others against.
+    Cells that are covered alike (the empty ones, above all) are spread over the picture as by ``grid_score``, and not
+    taken from the top down.
+
+    Args: cover [B, H*W]. With ``-cover`` the objects go first. Returns [B, N], float64.
+    """
+    return cover.to(tokens.index.device).double().gather(1, tokens.index) + 1e-9 * grid_score(tokens).double()
 
 
 def pilot_score(features: Tensor, query: Tensor, prefix_count: int = 0) -> Tensor:

@@ -33,10 +33,6 @@ from .pruning import (
 from .text import BOS, EOS, PAD, Vocabulary
 from .tokens import VisualTokens
 
-FEW_PICTURES = 4
-"""What a CPU encodes at a time where nothing is trained: what one layer has left is then still in its cache when the
-next one reads it. A batch of 32 takes 5% to 50% less time so, depending on the encoder."""
-
 
 @dataclass(frozen=True)
 class CaptionerConfig:
@@ -146,10 +142,8 @@ class Captioner(nn.Module):
 
     def encode(self, images: Tensor, *, scorer: str | None = None) -> VisualTokens:
         """images [B, 3, S, S] -> all N tokens, with the attention signals where ``scorer`` needs them."""
-        need_attention = (scorer or self.config.scorer) in ATTENTION_SCORES
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen_encoder):
-            few = len(images) if self.training or images.device.type != "cpu" else FEW_PICTURES
-            return VisualTokens.join([self.encoder(part, need_attention=need_attention) for part in images.split(few)])
+            return self.encoder.encode(images, need_attention=(scorer or self.config.scorer) in ATTENTION_SCORES)
 
     def pilot(self, tokens: VisualTokens) -> Tensor:
         """How much the first cross-attention layer, asked with ``<bos>``, looks at each token: [B, N].
@@ -270,11 +264,10 @@ class Captioner(nn.Module):
         return kept.scatter(weights[..., kept.prefix_count :]).cpu()
 
     def _caption(self, ids: list[int], log_prob: float, cells: Tensor, grid, weights: Tensor | None) -> Caption:
-        T = ids.index(EOS) + 1 if EOS in ids else len([i for i in ids if i != PAD])
-        ids = ids[:T]
+        ids = ids[: ids.index(EOS) + 1] if EOS in ids else [i for i in ids if i != PAD]
         words = [self.vocabulary.words[i] for i in ids]
         return Caption(self.vocabulary.decode(ids), ids, words, log_prob, cells, grid,
-                       None if weights is None else weights[:T])
+                       None if weights is None else weights[: len(ids)])
 
     # -- to disk and back ---------------------------------------------------------------------------------
 

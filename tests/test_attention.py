@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from prunecap_lib.attention import READING, CrossAttention, SelfAttention, attend, attend_kept, with_itself
+from prunecap_lib.attention import (
+    READING,
+    CrossAttention,
+    SelfAttention,
+    attend,
+    attend_kept,
+    with_itself,
+)
 from prunecap_lib.masks import causal_mask, padding_mask
 
 torch.manual_seed(0)

@@ -33,6 +33,11 @@ ACTIVATIONS = {
 }
 
 
+FEW_PICTURES = 4
+"""What a CPU encodes at a time: what one layer has left is then still in its cache when the next one reads it. A batch
+of 32 takes 5% to 50% less time so, depending on the encoder."""
+
+
 class Encoder(nn.Module):
     """From pictures to visual tokens; ``forward(images [B, 3, S, S]) -> VisualTokens``.
 
@@ -81,6 +86,11 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         raise NotImplementedError
 
+    def encode(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
+        """``forward``, a few pictures at a time where that is faster: on a CPU, while nothing is trained."""
+        few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else FEW_PICTURES
+        return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(few)])
+
     @property
     def depth(self) -> int:
         """Number of blocks, counted through all stages; a schedule names them from 1."""
@@ -113,8 +123,8 @@ class Encoder(nn.Module):
         if schedule is not None:
             schedule.check(self)
             needed = self.schedule_modules(schedule)
-            learned = self.schedule is not None and self.schedule.learned and schedule.learned
-            if learned and {name for name in needed if name not in self.added and name.startswith(PREDICTOR)}:
+            had, needs = ({name for name in modules if name.startswith(PREDICTOR)} for modules in (self.added, needed))
+            if had and needs and had != needs:
                 raise InputError(f"encoder {self.name}: its predictors belong to schedule {self.schedule}, and "
                                  f"{schedule} needs others; keep its blocks, or set_schedule(None) to start anew")
         self.schedule, self.pays = schedule, pays

@@ -10,5 +10,5 @@ from .schedule import Schedule
 from .scores import ATTENTION_SCORES, SCORES, check_scorer, oracle_score, pilot_score, score_tokens
 
 __all__ = ["ATTENTION_SCORES", "PREDICTOR", "SCORES", "Schedule", "TokenPredictor", "check_scorer", "diversity_score",
-           "fuse_rest", "keep_count", "keep_top_k", "merge_similar", "oracle_score", "pilot_score",
-           "proportional_bias", "relevance_score", "score_tokens"]
+           "fuse_rest", "keep_count", "keep_top_k", "merge_similar", "oracle_score", "pilot_score", "proportional_bias",
+           "relevance_score", "score_tokens"]

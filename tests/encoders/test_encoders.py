@@ -137,3 +137,16 @@ def test_own_encoders_do_not_import_timm():
             "build_encoder('vit'); build_encoder('convnext'); "
             "assert not {'timm', 'torchvision'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("training, sizes", [(False, [4, 4, 1]), (True, [9])])
+def test_a_cpu_encodes_a_few_pictures_at_a_time_unless_it_trains(training, sizes):
+    encoder, images, seen = build_encoder("vit").train(training), torch.randn(9, 3, 64, 64), []
+    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    with torch.set_grad_enabled(training):
+        tokens = encoder.encode(images, need_attention=True)
+    assert seen == sizes
+    with torch.no_grad():
+        whole = encoder(images, need_attention=True)
+    for name in ("x", "index", "prefix", "cls_attention"):
+        torch.testing.assert_close(getattr(tokens, name), getattr(whole, name), atol=1e-5, rtol=1e-5)

@@ -56,28 +56,29 @@ def flops_by_kind(encoder: nn.Module, images: torch.Tensor) -> Counter:
 
 
 @torch.inference_mode()
-def milliseconds_by_kind(encoder: nn.Module, images: torch.Tensor, repeats: int) -> dict[str, float]:
-    """Median over runs, each kind by itself."""
-    runs = []
-    for _ in range(repeats + 2):
-        with profile(activities=[ProfilerActivity.CPU], acc_events=True) as seen, record_function("whole"):
-            encoder(images)
-        events = {event.key: event for event in seen.key_averages()}
-        run = {kind: sum(events[name].self_cpu_time_total for name in names if name in events) / 1e3
-               for kind, names in KINDS.items()}
-        run[CHOOSING] = events[CHOOSING].cpu_time_total / 1e3 if CHOOSING in events else 0.0
-        runs.append(run | {REST: events["whole"].cpu_time_total / 1e3 - sum(run.values())})
-    return {kind: round(median(run[kind] for run in runs[2:]), 3) for kind in runs[0]}
+def milliseconds_by_kind(encoder: nn.Module, images: torch.Tensor) -> dict[str, float]:
+    """Of one forward."""
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as seen, record_function("whole"):
+        encoder(images)
+    events = {event.key: event for event in seen.key_averages()}
+    taken = {kind: sum(events[name].self_cpu_time_total for name in names if name in events) / 1e3
+             for kind, names in KINDS.items()}
+    taken[CHOOSING] = events[CHOOSING].cpu_time_total / 1e3 if CHOOSING in events else 0.0
+    return taken | {REST: events["whole"].cpu_time_total / 1e3 - sum(taken.values())}
 
 
 def kinds(name: str, dtype: str, batch: int, keep: float, repeats: int) -> list[dict]:
+    """Rows of one setting: medians over forwards, unpruned and pruned by turns."""
     plain = build_encoder(name).eval()
-    schedule = Noted(places(plain), (keep,) * 3, "norm_largest")
-    pruned = build_encoder(name, schedule=schedule).eval()
+    pruned = build_encoder(name, schedule=Noted(places(plain), (keep,) * 3, "norm_largest")).eval()
     images = torch.randn(batch, 3, plain.image_size, plain.image_size)
-    flops = [flops_by_kind(encoder, images) for encoder in (plain, pruned)]
+    both = (plain, pruned)
+    flops = [flops_by_kind(encoder, images) for encoder in both]
     images = images.to(DTYPES[dtype])
-    taken = [milliseconds_by_kind(encoder.to(DTYPES[dtype]), images, repeats) for encoder in (plain, pruned)]
+    for encoder in both:
+        encoder.to(DTYPES[dtype])
+    runs = [[milliseconds_by_kind(encoder, images) for encoder in both] for _ in range(repeats + 2)][2:]
+    taken = [{kind: round(median(run[which][kind] for run in runs), 3) for kind in runs[0][0]} for which in (0, 1)]
     return [{"part": "kinds", "encoder": name, "dtype": dtype, "batch": batch, "keep": keep, "kind": kind,
              "plain_ms": taken[0][kind], "pruned_ms": taken[1][kind], "plain_gflops": round(flops[0][kind] / 1e9, 3),
              "pruned_gflops": round(flops[1][kind] / 1e9, 3)} for kind in taken[0]]

@@ -56,15 +56,12 @@ def write_rows(path: str | Path, rows: list[dict], *, same: Sequence[str], add: 
     def about(row: dict) -> tuple:
         return tuple(str(row.get(key)) for key in same)
 
-    run, new = provenance(), {about(row) for row in rows}
-    report = {"rows": [], "runs": []}
-    if add and Path(path).exists():
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
-    kept = [row for row in report["rows"] if about(row) not in new]
-    runs = [old for i, old in enumerate(report["runs"]) if any(row["run"] == i for row in kept)]
-    number = {i: runs.index(old) for i, old in enumerate(report["runs"]) if old in runs}
-    kept = [row | {"run": number[row["run"]]} for row in kept]
-    write_json(path, {"rows": kept + [row | {"run": len(runs)} for row in rows], "runs": [*runs, run]})
+    path, run, new = Path(path), provenance(), {about(row) for row in rows}
+    old = json.loads(path.read_text(encoding="utf-8")) if add and path.exists() else {"rows": [], "runs": []}
+    found = [(row, old["runs"][row["run"]]) for row in old["rows"] if about(row) not in new]
+    found += [(row, run) for row in rows]
+    runs = [run for i, (_, run) in enumerate(found) if run not in [earlier for _, earlier in found[:i]]]
+    write_json(path, {"rows": [row | {"run": runs.index(run)} for row, run in found], "runs": runs})
 
 
 class Looks:

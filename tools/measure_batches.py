@@ -13,7 +13,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -52,17 +52,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
     parser.add_argument("--add", action="store_true", help="keep the file's rows, and ask for those that it lacks")
+    parser.add_argument("--share", type=int, nargs=2, default=(1, 1), metavar=("I", "N"),
+                        help="with --add: the I-th of N processes that share the work")
     options = parser.parse_args()
     torch.set_num_threads(1)
     known = []
     if options.add and Path(options.out).exists():
         known = [{key: row[key] for key in SAME} for row in json.loads(Path(options.out).read_text())["rows"]]
     rows = []
-    for about, config in settings():
+    first, every = options.share
+    for about, config in islice(settings(), first - 1, None, every):
         if about not in known:
             rows.append(about | {"batch": largest_batch(config, CARD, fused=about["fused"])})
             print(*rows[-1].values(), flush=True)
-            write_rows(options.out, rows, same=SAME, add=options.add)
+            write_rows(options.out, rows if not options.add else rows[-1:], same=SAME, add=options.add)
 
 
 if __name__ == "__main__":

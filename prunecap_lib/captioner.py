@@ -102,7 +102,7 @@ class Captioner(nn.Module):
 
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
-        """``encoder`` is one built already (with pretrained weights, say), and keeps its schedule where config has none;
+        """``encoder`` is one built already (with pretrained weights, say) and keeps its schedule where config has none;
         else a fresh one is built by config's name. ``preprocessing`` is what it is given; None: as it was pretrained.
         """
         super().__init__()

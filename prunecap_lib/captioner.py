@@ -102,12 +102,8 @@ class Captioner(nn.Module):
 
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
-        """Fresh weights, but for an encoder that is given.
-
-        Args:
-            encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It keeps
-                its schedule where config has none.
-            preprocessing: what the encoder is given; None: as it was pretrained.
+        """``encoder`` is one built already (with pretrained weights, say) and keeps its schedule where config has none;
+        else a fresh one is built by config's name. ``preprocessing`` is what it is given; None: as it was pretrained.
         """
         super().__init__()
         keep_count(1, config.prune_ratio), check_scorer(config.scorer)

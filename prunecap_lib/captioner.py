@@ -102,7 +102,9 @@ class Captioner(nn.Module):
 
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
-        """Args:
+        """Fresh weights, but for an encoder that is given.
+
+        Args:
             encoder: one built already (with pretrained weights, say); else a fresh one by config's name. It keeps
                 its schedule where config has none.
             preprocessing: what the encoder is given; None: as it was pretrained.

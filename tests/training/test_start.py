@@ -14,14 +14,6 @@ from prunecap_lib.training.start import first_captioner, load_teacher, new_capti
 SCHEDULE = Schedule((2,), (0.5,), "predictor")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny(out, **changes):
     settings = dict(limit=8, batch_size=4, epochs=2, d_model=16, layers=1, heads=2, ffn=32, captions_per_image=2,
                     val_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False, prune_ratio=0.0, out=str(out))

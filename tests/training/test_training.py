@@ -21,15 +21,6 @@ from prunecap_lib.training.objective import next_words
 from prunecap_lib.training.start import new_captioner
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in one order: runs can then be compared to the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny(out, **changes):
     settings = dict(encoder="convnext", limit=16, batch_size=8, epochs=3, d_model=16, layers=1, heads=2, ffn=32,
                     captions_per_image=2, val_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False,

@@ -34,8 +34,7 @@ ACTIVATIONS = {
 
 
 FEW_PICTURES = 4
-"""What a CPU encodes at a time: what one layer has left is then still in its cache when the next one reads it. A batch
-of 32 takes 5% to 50% less time so, depending on the encoder."""
+"""What a CPU encodes at a time: what one layer has left is then still in its cache when the next one reads it."""
 
 
 class Encoder(nn.Module):

@@ -2,7 +2,7 @@
 
 The numbers are those of ``Decoder.forward``. What stays the same from word to word is done once: self-attention is
 cached, the visual tokens are projected once a picture, and beams share them. With one word a caption the matrices
-are so small that calling modules takes as long as they do, so here are none.
+are so small that calling modules counts, so here are none.
 
 Shapes: B pictures, R beams, M = B * R, S visual tokens, D width, V vocabulary, h heads, Dh head width.
 """

@@ -1,0 +1,24 @@
+"""``prunecap data``: get a data set ready, or look at what is in it. Each subcommand is one module."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+from .info import InfoCommand
+from .scenes import ScenesCommand
+
+DESCRIPTION = """Draw Scenes, or look at what is in a data set.
+
+examples:
+  prunecap data scenes --out data/scenes --n 1000 --size 224
+  prunecap data info --dataset flickr8k --root photos/flickr8k --split train
+"""
+
+
+def main(argv: list[str]) -> None:
+    command = tyro.cli(Annotated[ScenesCommand, tyro.conf.subcommand("scenes")]
+                       | Annotated[InfoCommand, tyro.conf.subcommand("info")],
+                       args=argv, prog="prunecap data", description=DESCRIPTION)
+    command.run()

@@ -27,6 +27,8 @@ def gather_tokens(values: Tensor, positions: Tensor) -> Tensor:
         return values.gather(1, positions)
     # whole rows are copied at once; ``gather`` would look up every single number, and take five to ten times as long
     B, N = values.shape[:2]
+    if B == 1:  # one picture's rows are numbered already
+        return values[0].index_select(0, positions[0])[None]
     rows = positions + N * torch.arange(B, device=positions.device)[:, None]
     return values.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, positions.shape)
 

@@ -97,7 +97,9 @@ def _answer(request: BaseHTTPRequestHandler, server: BadServer, fault) -> None:
         request.wfile.write(body[start:start + abs(fault)])
         request.wfile.flush()
         request.close_connection = True
-        if fault < 0:  # lingering for no time: the line is reset, not closed
+        if fault < 0:
+            time.sleep(0.01)  # what was sent should arrive first
+            # lingering for no time: the line is reset, not closed
             request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             request.connection.close()
     else:
@@ -127,7 +129,7 @@ def describe(name: str, content: bytes, server: str, **fields) -> Archive:
 
 
 def serve(files: dict[str, bytes], year: int) -> tuple[BadServer, CocoFiles]:
-    """Pack a folder's files ("train2017/1.jpg", "annotations/...", "dataset_coco.json") as COCO does, and serve them."""
+    """Pack files ("train2017/1.jpg", "annotations/...", "dataset_coco.json") as COCO does, and serve them."""
     server = BadServer({})
     archives = {}
     for folder in (f"train{year}", f"val{year}"):

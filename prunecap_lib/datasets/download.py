@@ -22,7 +22,7 @@ from ..errors import InputError, MissingFileError, PrunecapError
 # Seconds to wait after an attempt that brought nothing; then the next place is asked. One that brought something
 # starts the row anew.
 WAITS = (1, 2, 5, 10, 20)
-_BLOCK = 1 << 16  # what a cut connection loses at most
+_BLOCK = 1 << 16
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -167,9 +167,11 @@ class Resuming:
                     if not start:  # only once the old bytes are gone: a note must never vouch for others' bytes
                         self.note.write_text(json.dumps({"url": url, "tag": _tag(response)}), encoding="utf-8")
                     bar.n = bar.initial = start
+                    # What has come, not a full block: a line that is reset often loses next to nothing.
+                    read = getattr(response.raw, "read1", response.raw.read)
                     while True:
                         try:
-                            block = response.raw.read(_BLOCK)
+                            block = read(_BLOCK, decode_content=False)
                         except (urllib3.exceptions.HTTPError, OSError) as error:
                             raise _Cut(f"connection lost ({type(error).__name__})") from error
                         if not block:

@@ -42,10 +42,10 @@ def is_there(archive: Archive, root: Path) -> bool:
     if not have:
         raise InputError(f"folder {folder}: no picture in it, but {sorted(names)[0]}; move it away and run the same "
                          f"command again: it unpacks {archive.name} there")
-    named = {Path(file).name for file in listed} or _named_by_captions(archive, root)
+    named = {file.rsplit("/", 1)[-1] for file in listed} or _named_by_captions(archive, root)
     if missing := sorted(named - have):
         strange = sorted(have - named)
-        renamed = f"; {strange[0]} does not belong there: was it renamed?" if strange else ""
+        renamed = f", but {strange[0]} (renamed?) does not belong there" if strange else ""
         one = f"fetch it from {archive.one_by_one}{missing[0]}, or " if archive.one_by_one else ""
         raise InputError(f"folder {folder}: {missing[0]} is missing, {len(missing):,} in all of "
                          f"{archive.pictures:,}{renamed}; {one}move the folder away and run the same command again: it "
@@ -68,11 +68,12 @@ def unpack(path: Path, archive: Archive, root: Path, work: Path, *, progress: bo
         with zipfile.ZipFile(path) as zip:
             members = wanted(zip.infolist(), archive, path)
             there = {str(file.relative_to(work)) for file in work.rglob("*")} if work.exists() else set()
+            for folder in {(work / info.filename).parent for info in members}:
+                folder.mkdir(parents=True, exist_ok=True)
             for info in tqdm(members, desc=f"unpacking {archive.name}", unit="file", disable=not progress):
                 target = work / info.filename
                 if info.filename in there and _same(target, info):
                     continue
-                target.parent.mkdir(parents=True, exist_ok=True)
                 with zip.open(info) as source, target.open("wb") as file:
                     shutil.copyfileobj(source, file, _BLOCK)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
@@ -163,7 +164,7 @@ def _unsafe(info: zipfile.ZipInfo) -> str | None:
     name, mode = info.orig_filename, info.external_attr >> 16
     if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
         return "would leave the folder"
-    if any(ord(letter) < 32 for letter in name):
+    if re.search(r"[\x00-\x1f]", name):
         return "has a control character in its name"
     if stat.S_ISLNK(mode):
         return "is a symbolic link"

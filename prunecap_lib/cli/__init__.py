@@ -14,7 +14,7 @@ commands:
   train      train a captioner, or go on with a run that was stopped
   evaluate   caption a data set's split and score the captions
   cost       count operations, seconds and training memory, pruned and not
-  data       draw Scenes, or look at what is in a data set
+  data       draw Scenes, download COCO, or look at what is in a data set
 
 examples:
   prunecap caption photo.jpg
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     except PrunecapError as error:
         _stop(str(error))
     except KeyboardInterrupt:
-        print("\nstopped; a training run goes on with the same command", file=sys.stderr)
+        print("\nstopped; a training run or a download goes on with the same command", file=sys.stderr)
         sys.exit(130)
 
 

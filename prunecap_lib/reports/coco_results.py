@@ -7,7 +7,8 @@ Data Collection and Evaluation Server".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..datasets.base import CaptionDataset, ImageId
@@ -27,6 +28,23 @@ def write_results(path: str | Path, texts: Mapping[ImageId, str]) -> None:
     """Write captions by image id in COCO's results format. Raises InputError for an id that is no whole number."""
     check_ids(texts)
     write_json(path, [{"image_id": id, "caption": text} for id, text in texts.items()])
+
+
+def ids_of_files(paths: Sequence[Path]) -> dict[Path, int]:
+    """The image ids that COCO's file names end in: COCO_test2014_000000000042.jpg and 000000000042.jpg are 42.
+
+    Raises InputError for a name that ends in no number, and for two names that end in the same.
+    """
+    ids: dict[int, Path] = {}
+    for path in paths:
+        number = re.search(r"\d+$", path.stem)
+        if number is None:
+            raise InputError(f"picture {path}: its name ends in no number, which COCO's results format takes for the "
+                             "image id; rename it, like 000000000042.jpg")
+        if (before := ids.setdefault(int(number[0]), path)) != path:
+            raise InputError(f"pictures {before} and {path}: both names end in the number {int(number[0])}, which "
+                             "COCO's results format takes for the image id; give pictures of one folder of COCO")
+    return {path: id for id, path in ids.items()}
 
 
 def read_captions(path: str | Path, dataset: CaptionDataset) -> dict[ImageId, str]:

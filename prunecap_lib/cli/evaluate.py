@@ -19,9 +19,11 @@ examples:
   prunecap evaluate --checkpoint photos-lite0 --dataset flickr8k --split dev --method beam --beam-size 5
   prunecap evaluate --checkpoint scenes-vit --dataset scenes --prune-ratio 0.5 --scorer random --metrics CIDEr
   prunecap evaluate --checkpoint scenes-vit --schedule 0.7,0.5@2,4/attention_received/fuse
-  prunecap evaluate --checkpoint runs/coco/checkpoint --dataset coco --results captions_val2014_prunecap_results.json
+  prunecap evaluate --checkpoint runs/c --dataset coco --split val --results captions_val2014_prunecap_results.json
   prunecap evaluate --captions captions_val2014_theirs_results.json --dataset coco --split test
-  accelerate launch --num_processes 4 -m prunecap_lib evaluate --checkpoint runs/coco/checkpoint --dataset coco
+
+Several processes share the pictures, with the same outcome to the last digit; torchrun will do as well:
+  accelerate launch --multi_gpu --num_processes 4 -m prunecap_lib evaluate --checkpoint runs/coco/checkpoint ...
 """
 
 

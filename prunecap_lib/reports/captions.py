@@ -27,7 +27,7 @@ def processes():
     from accelerate import PartialState
 
     # patience: the others wait while the main process builds a cache of features
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
 
 
 class Looks:

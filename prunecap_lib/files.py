@@ -1,4 +1,4 @@
-"""How is a folder written so that a crash never leaves half of it behind?
+"""How is a folder written so that a crash never leaves half of it behind, and two processes do not mix?
 
 Everything goes into a hidden sibling first; only when it is complete do two renames put it in place.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,3 +70,25 @@ def write_text(path: str | Path, text: str) -> None:
         partial.unlink(missing_ok=True)
         raise CheckpointError(f"could not write {path}: {error.strerror or error}; free some space or choose "
                               "another place") from error
+
+
+@contextmanager
+def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Alone with what the lock file stands for: waits, and says so, while another process holds it.
+
+    The lock ends with the process, however it ends. Where the file system keeps no locks, that is said.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with Path(path).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is at work here ({path}); waiting until it has finished")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
+        yield

@@ -6,19 +6,22 @@ from typing import Annotated
 
 import tyro
 
+from .coco import CocoCommand
 from .info import InfoCommand
 from .scenes import ScenesCommand
 
-DESCRIPTION = """Draw Scenes, or look at what is in a data set.
+DESCRIPTION = """Get a data set ready, or look at what is in it.
 
 examples:
   prunecap data scenes --out data/scenes --n 1000 --size 224
+  prunecap data coco --root photos/coco --split karpathy
   prunecap data info --dataset flickr8k --root photos/flickr8k --split train
 """
 
 
 def main(argv: list[str]) -> None:
     command = tyro.cli(Annotated[ScenesCommand, tyro.conf.subcommand("scenes")]
+                       | Annotated[CocoCommand, tyro.conf.subcommand("coco")]
                        | Annotated[InfoCommand, tyro.conf.subcommand("info")],
                        args=argv, prog="prunecap data", description=DESCRIPTION)
     command.run()

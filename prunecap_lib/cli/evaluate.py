@@ -24,7 +24,7 @@ examples:
 class EvaluateCommand:
     checkpoint: str
     """A name under data/checkpoints, or a checkpoint's folder."""
-    dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
+    dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     split: str = "test"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""

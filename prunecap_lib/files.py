@@ -79,8 +79,7 @@ def write_text(path: str | Path, text: str) -> None:
 def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
     """Alone with what the lock file stands for: waits, and says so, while another process holds it.
 
-    The lock ends with the process, however it ends: not `flock`, which children that outlive it would go on
-    holding. Where the file system keeps no locks, that is said.
+    The lock ends with the process, however it ends. Where the file system keeps no locks, that is said.
     """
     try:
         import fcntl
@@ -89,10 +88,10 @@ def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
         return
     with Path(path).open("a") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"another process is at work here ({path}); waiting until it has finished")
-            fcntl.lockf(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
         yield

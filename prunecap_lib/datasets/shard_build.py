@@ -51,6 +51,7 @@ def build_shards(dataset: CaptionDataset, out: str | Path, settings: ShardSettin
     plan = Plan(dataset.name, dataset.split, _source(dataset), len(dataset), settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Workers hold the lock, too: they outlive a killed build for seconds, and the next one waits for their end.
         with locked(folder / ".lock", say):
             return _build(dataset, folder, plan, workers, max_unreadable, progress, say)
     except PrunecapError:  # a picture or folder that names itself

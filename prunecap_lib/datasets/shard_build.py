@@ -24,6 +24,7 @@ from ..errors import InputError, PictureError, PrunecapError
 from ..files import locked, write_text
 from .base import CaptionDataset
 from .shard_index import INDEX, Index, Plan, Shard, ShardSettings, file_sha256, parse_index, read_plan, split_folder
+from .workers import end_with_parent
 
 _AT_ONCE = 16  # pictures that a worker hands over together
 _PROBES = 24  # pictures that the forecast is made from
@@ -51,7 +52,6 @@ def build_shards(dataset: CaptionDataset, out: str | Path, settings: ShardSettin
     plan = Plan(dataset.name, dataset.split, _source(dataset), len(dataset), settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Workers hold the lock, too: they outlive a killed build for seconds, and the next one waits for their end.
         with locked(folder / ".lock", say):
             return _build(dataset, folder, plan, workers, max_unreadable, progress, say)
     except PrunecapError:  # a picture or folder that names itself
@@ -182,7 +182,8 @@ def _samples(dataset, settings: ShardSettings, positions: list[int], workers: in
     """(position, JPEG or None, about it) for each position, in order."""
     lists = [positions[k : k + _AT_ONCE] for k in range(0, len(positions), _AT_ONCE)]
     loader = torch.utils.data.DataLoader(_Jpegs(dataset, settings), sampler=lists, batch_size=None,
-                                         num_workers=workers, generator=torch.Generator())
+                                         num_workers=workers, worker_init_fn=end_with_parent,
+                                         generator=torch.Generator())
     for some in loader:
         yield from some
 

@@ -17,6 +17,7 @@ from ..datasets.base import CaptionDataset
 from ..datasets.decode import exact_pixels, fast_pixels
 from ..datasets.features import FeatureCache
 from ..datasets.readable import Readable
+from ..datasets.workers import end_with_parent
 from ..preprocessing import augment
 from ..text import Vocabulary, pad_batch
 from ..tokens import VisualTokens
@@ -83,7 +84,7 @@ class Batches:
         keys = [(hash((self.config.seed, epoch, i)) & 0x7FFFFFFF, chunk) for i, chunk in enumerate(chunks)]
         # a generator of its own: opening a loader must not disturb the run's random state
         return DataLoader(self, sampler=keys, batch_size=None, num_workers=self.config.workers,
-                          generator=torch.Generator())
+                          worker_init_fn=end_with_parent, generator=torch.Generator())
 
     @property
     def steps(self) -> int:

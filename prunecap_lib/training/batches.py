@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader
 from ..captioner import Captioner
 from ..datasets import open_dataset
 from ..datasets.base import CaptionDataset
+from ..datasets.decode import exact_pixels, fast_pixels
 from ..datasets.features import FeatureCache
+from ..datasets.readable import Readable
+from ..datasets.workers import end_with_parent
 from ..preprocessing import augment
 from ..text import Vocabulary, pad_batch
 from ..tokens import VisualTokens
@@ -39,6 +42,9 @@ class Batches:
             self.features = FeatureCache.open_or_build(dataset, captioner.encoder, progress=config.progress)
         elif hasattr(dataset, "pixels"):
             self.pixels = torch.from_numpy(dataset.pixels())
+        else:
+            look = fast_pixels if config.fast_decode and dataset.split == "train" else exact_pixels
+            self.readable = Readable(dataset, self.preprocessing, look, most=config.max_unreadable)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -48,32 +54,37 @@ class Batches:
         seed, indices = batch
         generator = torch.Generator().manual_seed(seed)
         R = self.config.captions_per_image
-        ids = [row for i in indices for row in choose_captions(self.ids[i], R, generator)]
-        return self._look(indices, generator), pad_batch(ids)
+        rows = [list(choose_captions(self.ids[i], R, generator)) for i in indices]
+        images, shown = self._look(indices, generator)
+        return images, pad_batch([row for k in shown for row in rows[k]])
 
     def _look(self, indices: list[int], generator: torch.Generator):
+        """Images or tokens, and whose each is: its place in ``indices``, unless a picture could not be read."""
+        shown = list(range(len(indices)))
         if self.features is not None:
-            return self.features.tokens(indices)
+            return self.features.tokens(indices), shown
         if self.pixels is not None:
             images = self.pixels[indices]
         else:
-            images = torch.stack([self.preprocessing.to_uint8(self.dataset.image(i)) for i in indices])
+            images, shown = self.readable(indices)
         if self.config.augment:
             images = augment(images, generator)
-        return self.preprocessing.normalize(images)
+        return self.preprocessing.normalize(images), shown
 
     def epoch(self, epoch: int, *, shuffle: bool = True, drop_last: bool = True) -> DataLoader:
         """Batches of one epoch; the short last one is left out in training."""
         order = torch.arange(len(self))
         if shuffle:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + 7919 * epoch))
+            generator = torch.Generator().manual_seed(self.config.seed + 7919 * epoch)
+            near = getattr(self.dataset, "order", None)  # shards have an order that stays in a few files at a time
+            order = torch.randperm(len(self), generator=generator) if near is None else near(generator)
         chunks = [chunk.tolist() for chunk in order.split(self.config.batch_size)]
         if drop_last and len(chunks) > 1 and len(chunks[-1]) < self.config.batch_size:
             chunks.pop()
         keys = [(hash((self.config.seed, epoch, i)) & 0x7FFFFFFF, chunk) for i, chunk in enumerate(chunks)]
         # a generator of its own: opening a loader must not disturb the run's random state
         return DataLoader(self, sampler=keys, batch_size=None, num_workers=self.config.workers,
-                          generator=torch.Generator())
+                          worker_init_fn=end_with_parent, generator=torch.Generator())
 
     @property
     def steps(self) -> int:

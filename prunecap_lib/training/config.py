@@ -15,9 +15,10 @@ from ..pruning import Schedule, check_scorer, keep_count
 class TrainConfig:
     """Settings of one training run; the defaults train on Scenes on a laptop."""
 
-    dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
+    dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     root: str | None = None
-    """Folder of the photographs; default: PRUNECAP_PHOTOS. Scenes are drawn and need none."""
+    """Folder of the photographs; default: PRUNECAP_PHOTOS. Scenes are drawn and need none; shards (prunecap data
+    shards) may lie at an address (http, https)."""
     limit: int | None = None
     """Number of training pictures (Scenes: how many to draw; default 20,000). None means all."""
     out: str = "runs/first"
@@ -82,6 +83,11 @@ class TrainConfig:
     """How much it counts that the tokens which stay hold what the teacher's hold. Only with ``start``."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    fast_decode: bool = False
+    """Decode and resize training pictures with torchvision instead of Pillow: about twice as fast from photographs'
+    files, and single pixels differ by a step or so. Captioning, evaluation and stored features stay exact."""
+    max_unreadable: float = 0.001
+    """Share of the pictures that may turn out unreadable; another of their batch stands in for them."""
     augment: bool = False
     """Small random crops (never a mirror image: captions say left and right)."""
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -119,6 +125,8 @@ class TrainConfig:
         for name in ("ratio_weight", "word_weight", "feature_weight"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
+        if not 0 <= self.max_unreadable < 1:
+            raise InputError(f"max_unreadable is {self.max_unreadable}; it is a share, from 0 to below 1")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")

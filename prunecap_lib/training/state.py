@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from .config import TrainConfig
 
 # settings that may differ between a run and its continuation
-_FREE = {"out", "root", "workers", "progress", "log_every", "save_every"}
+_FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "max_unreadable"}
 
 
 def _same_run(config: TrainConfig) -> dict:

@@ -9,12 +9,14 @@ import tyro
 from .coco import CocoCommand
 from .info import InfoCommand
 from .scenes import ScenesCommand
+from .shards import ShardsCommand
 
 DESCRIPTION = """Get a data set ready, or look at what is in it.
 
 examples:
   prunecap data scenes --out data/scenes --n 1000 --size 224
   prunecap data coco --root photos/coco --split karpathy
+  prunecap data shards --dataset coco --root photos/coco --split train --out shards/coco --workers 8
   prunecap data info --dataset flickr8k --root photos/flickr8k --split train
 """
 
@@ -22,6 +24,7 @@ examples:
 def main(argv: list[str]) -> None:
     command = tyro.cli(Annotated[ScenesCommand, tyro.conf.subcommand("scenes")]
                        | Annotated[CocoCommand, tyro.conf.subcommand("coco")]
+                       | Annotated[ShardsCommand, tyro.conf.subcommand("shards")]
                        | Annotated[InfoCommand, tyro.conf.subcommand("info")],
                        args=argv, prog="prunecap data", description=DESCRIPTION)
     command.run()

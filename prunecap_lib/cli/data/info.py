@@ -11,7 +11,7 @@ from typing import Literal
 class InfoCommand:
     """Count pictures, captions and words of a split, and show a few."""
 
-    dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
+    dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     split: str = "val"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""

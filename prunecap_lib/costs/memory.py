@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, replace
-from functools import cache
+from functools import lru_cache, partial
 from math import ceil
 
 import torch
@@ -32,6 +32,7 @@ from ..text import BOS
 from ..tokens import VisualTokens
 from ..training import TrainConfig
 from ..training.loop import parameter_groups
+from .operations import Operation, Operations
 from .outline import NoNumbers, placeholder_vocabulary
 
 RESERVE = 3 * 2**29
@@ -120,7 +121,7 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
     moved until it fits and the next larger batch does not.
     """
     size, room = _vocabulary_size(config, vocabulary_size), gpu_memory - reserve
-    memory = cache(lambda batch: _step_memory(config, size, batch, "cuda", fake=True, fused=fused))
+    memory = partial(_told, config, size, fused=fused)
     few, many = 128, 256  # so many that activations and not AdamW's step make the peak
     slope = max(1.0, (memory(many) - memory(few)) / (many - few))
     fits, over = 0, None
@@ -135,6 +136,12 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
         if over is not None:
             guess = min(guess, over - 1)
     return fits
+
+
+@lru_cache(maxsize=256)
+def _told(config: TrainConfig, vocabulary_size: int, batch: int, *, fused: bool) -> int:
+    """On a GPU; remembered, because other GPUs are asked about the same batches."""
+    return _step_memory(config, vocabulary_size, batch, "cuda", fake=True, fused=fused)
 
 
 def _vocabulary_size(config: TrainConfig, given: int | None) -> int:
@@ -153,8 +160,23 @@ def training_outline(config: TrainConfig, vocabulary_size: int) -> Captioner:
                          encoder=encoder)
 
 
+def step_operations(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
+                    device: str = "cuda", fused: bool = True) -> tuple[list[Operation], int]:
+    """What one training step does, and the most bytes it holds; see ``training_memory``."""
+    counted = Operations()
+    peak = _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
+                        fake=True, fused=fused, watch=counted)
+    return counted.done, peak
+
+
+def trained_parameters(config: TrainConfig, vocabulary_size: int | None = None) -> int:
+    """How many numbers training changes."""
+    captioner = training_outline(config, _vocabulary_size(config, vocabulary_size))
+    return sum(p.numel() for p in captioner.parameters() if p.requires_grad)
+
+
 def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, *, fake: bool,
-                 fused: bool) -> int:
+                 fused: bool, watch: Operations | None = None) -> int:
     """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
     if device not in ("cuda", "cpu"):
         raise InputError(f"device {device!r} is unknown; memory can be told for 'cuda' and 'cpu'")
@@ -166,6 +188,8 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         live = modes.enter_context(LiveBytes())
         modes.enter_context(NoNumbers())
         captioner = captioner.to_empty(device="cpu").train()
+        if device == "cuda":
+            captioner.encoder.few = batch  # a GPU encodes all pictures at once
         for tensor in (*captioner.parameters(), *captioner.buffers()):
             live.add(tensor)
             if not fake:
@@ -180,6 +204,7 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         ids = torch.full((batch * config.captions_per_image, config.max_words + 2), BOS)
         side = captioner.encoder.image_size
         images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)
+        modes.enter_context(watch or nullcontext())
         with autocast(config.precision, device), nullcontext() if fused else UnfusedAttention():
             logits = captioner(images, ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(),

@@ -33,10 +33,6 @@ ACTIVATIONS = {
 }
 
 
-FEW_PICTURES = 4
-"""What a CPU encodes at a time: what one layer has left is then still in its cache when the next one reads it."""
-
-
 class Encoder(nn.Module):
     """From pictures to visual tokens; ``forward(images [B, 3, S, S]) -> VisualTokens``.
 
@@ -53,6 +49,8 @@ class Encoder(nn.Module):
         reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
         schedule: where tokens go on the way, or None; see ``set_schedule``.
         added: the modules that the schedule needs beyond the encoder's own.
+        few: pictures that a CPU encodes at a time: what one layer has left is then still in its cache when the next
+            one reads it.
     """
 
     name: str
@@ -67,6 +65,7 @@ class Encoder(nn.Module):
     reductions: tuple[str, ...] = ()
     schedule: Schedule | None = None
     added: nn.ModuleDict
+    few: int = 4
 
     head_keys: tuple[str, ...] = ("head.",)
     """How keys of timm's classifier begin: they may be in a state dict and are left out."""
@@ -87,7 +86,7 @@ class Encoder(nn.Module):
 
     def encode(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """``forward``, a few pictures at a time where that is faster: on a CPU, while nothing is trained."""
-        few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else FEW_PICTURES
+        few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else self.few
         return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(few)])
 
     @property

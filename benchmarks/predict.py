@@ -94,8 +94,8 @@ def published() -> list[dict]:
                      "pictures_a_second": round(rate, 2), "limit_pictures_a_second": round(rate / share, 1),
                      "share": round(share, 3),
                      "share_of_peak": round(rate / batch * total_flops(operations) / device.half, 3)})
-        print(f"{name:32} {gpu:8} {rate:7.0f} of at most {rate / share:7.0f} pictures a second: {share:.2f}; of the peak "
-              f"{rows[-1]['share_of_peak']:.2f}", flush=True)
+        print(f"{name:32} {gpu:8} {rate:7.0f} of at most {rate / share:7.0f} pictures a second: {share:.2f}; "
+              f"of the peak {rows[-1]['share_of_peak']:.2f}", flush=True)
     return rows
 
 

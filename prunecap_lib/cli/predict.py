@@ -6,14 +6,13 @@ from dataclasses import asdict, replace
 
 from ..errors import InputError
 
-GIB = 2**30
-
 
 def predictions(config, names: str, *, prune_ratio: float, pictures: int, price: float | None,
                 **settings) -> list[dict]:
     """A row for each GPU, all tokens and pruned. ``settings`` go to ``costs.predict``."""
     from ..costs import GPUS, find_gpu, predict
     from ..costs.calibrate import this_machine
+    from ..costs.predict import DoesNotFit
     if pictures < 1:
         raise InputError(f"pictures is {pictures}; an epoch has at least 1")
     if price is not None and not price >= 0:
@@ -27,7 +26,7 @@ def predictions(config, names: str, *, prune_ratio: float, pictures: int, price:
         for way, setup in ways.items():
             try:
                 found = predict(setup, device, **settings)
-            except InputError as error:
+            except DoesNotFit as error:
                 if len(devices) == 1:
                     raise
                 rows.append({"gpu": device.name, "tokens": way, "misfit": str(error)})
@@ -43,7 +42,7 @@ def predictions(config, names: str, *, prune_ratio: float, pictures: int, price:
 
 def prediction_table(rows: list[dict], words: str, *, pictures: int, rate: float | None) -> list[str]:
     """The rows as lines, with the sentences that they need."""
-    from ..costs.predict import LAUNCH
+    from ..costs.predict import GIB, LAUNCH
     fits = [row for row in rows if "misfit" not in row]
     priced = any(row["cost_an_epoch"] for row in fits)
     gpus = max((row["gpus"] for row in fits), default=1)
@@ -59,13 +58,14 @@ def prediction_table(rows: list[dict], words: str, *, pictures: int, rate: float
         hours = "{:.3f} – {:.3f}".format(*row["hours_an_epoch"])
         lines.append(f"{start} {row['batch']:6,} {row['memory'] / GIB:5.1f} GiB {rates:>19} {hours:>15}"
                      + (f" {'{:.2f} – {:.2f}'.format(*row['cost_an_epoch']):>15}" if priced else ""))
-    if fits:
-        low, high = fits[0]["device"]["share"]
-        lines.append("This is a prediction; no GPU was asked. It rests on the operations and bytes of one training step, "
-                     "counted, and on " + (f"the measured rate of {rate / 1e12:g} TFLOP/s." if rate else
-                     f"peak rates of data sheets (of 'here': measured), of which training is taken to reach {low:.0%} "
-                     f"to {high:.0%}, and {1e6 * LAUNCH[0]:.0f} to {1e6 * LAUNCH[1]:.0f} µs to issue an operation."))
-        lines.append("Pictures are taken to be there: loaders must deliver up to "
-                     f"{max(row['pictures_a_second'][1] for row in fits):,.0f} a second. Validation is not in it."
-                     if not words.count("features stored") else "Validation is not in it.")
-    return lines
+    if not fits:
+        return lines
+    low, high = min(row["device"]["share"][0] for row in fits), max(row["device"]["share"][1] for row in fits)
+    rests = f"the measured rate of {rate / 1e12:g} TFLOP/s" if rate else (
+        f"peak rates of data sheets ('here': measured), of which training is taken to reach {low:.0%} to {high:.0%}, "
+        f"and {1e6 * LAUNCH[0]:.0f} to {1e6 * LAUNCH[1]:.0f} µs to issue an operation")
+    loading = "" if "features stored" in words else (
+        f"Pictures are taken to be there: loaders must deliver up to "
+        f"{max(row['pictures_a_second'][1] for row in fits):,.0f} a second. ")
+    return [*lines, "This is a prediction; no GPU was asked. It rests on the operations and bytes of one training "
+            f"step, counted, and on {rests}.", f"{loading}Validation is not in it."]

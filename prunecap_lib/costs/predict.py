@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..training import TrainConfig
+from .ledger import check_counts
 from .memory import RESERVE, largest_batch, step_operations, trained_parameters
 from .operations import Operation, total_flops
 
@@ -64,6 +65,10 @@ GPUS = (
 )
 """Rates of NVIDIA's papers on GA102 (2020) and Ada (2022), and of the data sheets of the A100 80GB SXM and the H100
 SXM; the doubled rates that those print for sparse matrices do not count here. RTX cards meet over PCIe 4.0 x16."""
+
+
+class DoesNotFit(InputError):
+    """A batch that is too large for a GPU."""
 
 
 def find_gpu(name: str) -> Device:
@@ -151,20 +156,19 @@ def predict(config: TrainConfig, device: Device, *, vocabulary_size: int | None 
         rate: FLOP/s that training was measured to achieve on one GPU, in place of the limits and the assumption.
         fused: attention by kernels that never hold its weights.
 
-    Every caption is taken to be ``max_words`` long, and pictures to be there when they are needed. Raises InputError
-    where the batch does not fit, and for counts and rates that cannot be.
+    Every caption is taken to be ``max_words`` long, and pictures to be there when they are needed. Raises DoesNotFit
+    where the GPU is too small for the batch, and InputError for counts and rates that cannot be.
     """
-    if gpus < 1:
-        raise InputError(f"gpus is {gpus}; it must be at least 1")
+    check_counts(gpus=gpus, **{} if batch_size is None else {"batch_size": batch_size})
     if rate is not None and not rate > 0:
         raise InputError(f"a measured rate of {rate} FLOP/s cannot be; it must be above 0")
     settings = dict(vocabulary_size=vocabulary_size, fused=fused)
     batch = batch_size or largest_batch(config, device.memory, **settings)
     operations, memory = step_operations(config, batch_size=batch or 1, device=device.kernels, **settings)
     if memory + RESERVE > device.memory:
-        raise InputError(f"{device.name}: a batch of {batch or 1} takes {memory / GIB:.1f} GiB and leaves too little of "
-                         f"{device.memory / GIB:.0f} (1.5 are kept for the GPU's own needs); " + (
-                             "take fewer, or none to find the largest that fits" if batch > 1 else
+        raise DoesNotFit(f"{device.name}: a batch of {batch or 1} takes {memory / GIB:.1f} GiB, and "
+                         f"{(device.memory - RESERVE) / GIB:.1f} of {device.memory / GIB:.0f} are free for it; " + (
+                             "take fewer pictures, or name no batch size to find the largest" if batch > 1 else
                              "freeze the encoder, prune inside it, take smaller pictures or a smaller encoder"))
     flops, limit = total_flops(operations), roofline(operations, device)
     exchanged = exchange(trained_parameters(config, vocabulary_size), gpus, device.link)

@@ -30,10 +30,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from prunecap_lib import Captioner, TrainConfig
 from prunecap_lib.costs import find_gpu
 from prunecap_lib.costs.calibrate import this_machine
-from prunecap_lib.costs.memory import UnfusedAttention, autocast, step_operations
+from prunecap_lib.costs.memory import UnfusedAttention, autocast
 from prunecap_lib.costs.operations import Operation, Operations, total_flops
 from prunecap_lib.costs.outline import NoNumbers, placeholder_vocabulary
-from prunecap_lib.costs.predict import roofline
+from prunecap_lib.costs.predict import roofline, step_operations
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.reports import write_rows

@@ -32,7 +32,6 @@ from ..text import BOS
 from ..tokens import VisualTokens
 from ..training import TrainConfig
 from ..training.loop import parameter_groups
-from .operations import Operation, Operations
 from .outline import NoNumbers, placeholder_vocabulary
 
 RESERVE = 3 * 2**29
@@ -91,7 +90,7 @@ class UnfusedAttention(TorchFunctionMode):
 
 
 def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
-                    device: str = "cuda", fused: bool = True) -> int:
+                    device: str = "cuda", fused: bool = True, watch: TorchDispatchMode | None = None) -> int:
     """Most bytes that tensors hold at any moment of training: weights, gradients, AdamW's state, activations.
 
     Args:
@@ -99,11 +98,12 @@ def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, 
         batch_size: pictures; None: the config's. Every caption is taken to be ``max_words`` long.
         device: "cuda" or "cpu", whose kernels and rules are followed. None of it need be here.
         fused: attention by kernels that never hold its weights, as torch has them since 2.0.
+        watch: sees every operation of the step, from the first of the forward pass to the optimizer's last.
 
     Raises InputError where the config names no vocabulary_size, and for an unknown device.
     """
     return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
-                        fake=True, fused=fused)
+                        fake=True, fused=fused, watch=watch)
 
 
 def measured_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
@@ -160,15 +160,6 @@ def training_outline(config: TrainConfig, vocabulary_size: int) -> Captioner:
                          encoder=encoder)
 
 
-def step_operations(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
-                    device: str = "cuda", fused: bool = True) -> tuple[list[Operation], int]:
-    """What one training step does, and the most bytes it holds; see ``training_memory``."""
-    counted = Operations()
-    peak = _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
-                        fake=True, fused=fused, watch=counted)
-    return counted.done, peak
-
-
 def trained_parameters(config: TrainConfig, vocabulary_size: int | None = None) -> int:
     """How many numbers training changes."""
     captioner = training_outline(config, _vocabulary_size(config, vocabulary_size))
@@ -176,7 +167,7 @@ def trained_parameters(config: TrainConfig, vocabulary_size: int | None = None) 
 
 
 def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, *, fake: bool,
-                 fused: bool, watch: Operations | None = None) -> int:
+                 fused: bool, watch: TorchDispatchMode | None = None) -> int:
     """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
     if device not in ("cuda", "cpu"):
         raise InputError(f"device {device!r} is unknown; memory can be told for 'cuda' and 'cpu'")
@@ -188,8 +179,6 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         live = modes.enter_context(LiveBytes())
         modes.enter_context(NoNumbers())
         captioner = captioner.to_empty(device="cpu").train()
-        if device == "cuda":
-            captioner.encoder.few = batch  # a GPU encodes all pictures at once
         for tensor in (*captioner.parameters(), *captioner.buffers()):
             live.add(tensor)
             if not fake:
@@ -201,6 +190,8 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         optimizer.zero_grad()
+        if device == "cuda":
+            captioner.encoder.few = batch  # a GPU encodes all pictures at once
         ids = torch.full((batch * config.captions_per_image, config.max_words + 2), BOS)
         side = captioner.encoder.image_size
         images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)

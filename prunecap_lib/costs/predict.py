@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..training import TrainConfig
 from .ledger import check_counts
-from .memory import RESERVE, largest_batch, step_operations, trained_parameters
-from .operations import Operation, total_flops
+from .memory import RESERVE, largest_batch, trained_parameters, training_memory
+from .operations import Operation, Operations, total_flops
 
 GIB = 2**30
 SHARE = (0.45, 0.9)
@@ -145,6 +145,14 @@ def step_seconds(limit: float, kernels: int, share: Interval, exchanged: float =
     """
     fast, slow = (max(limit / reached, kernels * launch) for reached, launch in zip(share[::-1], LAUNCH, strict=True))
     return max(fast, exchanged), slow + exchanged
+
+
+def step_operations(config: TrainConfig, *, batch_size: int | None = None, device: str = "cuda",
+                    **settings) -> tuple[list[Operation], int]:
+    """What one training step does, and the most bytes it holds. Arguments: see ``training_memory``."""
+    counted = Operations()
+    memory = training_memory(config, batch_size=batch_size, device=device, watch=counted, **settings)
+    return counted.done, memory
 
 
 def predict(config: TrainConfig, device: Device, *, vocabulary_size: int | None = None, batch_size: int | None = None,

@@ -44,13 +44,13 @@ class Encoder(nn.Module):
         stride: pixels between neighbouring tokens (a ViT's patch size).
         prefix_tokens: P, class and register tokens.
         preprocessing: how a picture becomes its input.
+        few: pictures that a CPU encodes at a time: what one layer has left is then still in its cache when the next
+            one reads it.
         block_channels: C of each block, counted through all stages.
         block_tokens: N at each block, as long as all are kept.
         reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
         schedule: where tokens go on the way, or None; see ``set_schedule``.
         added: the modules that the schedule needs beyond the encoder's own.
-        few: pictures that a CPU encodes at a time: what one layer has left is then still in its cache when the next
-            one reads it.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Encoder(nn.Module):
     stride: int
     prefix_tokens: int = 0
     preprocessing: Preprocessing
+    few: int = 4
     block_channels: tuple[int, ...] = ()
     block_tokens: tuple[int, ...] = ()
     reductions: tuple[str, ...] = ()
     schedule: Schedule | None = None
     added: nn.ModuleDict
-    few: int = 4
 
     head_keys: tuple[str, ...] = ("head.",)
     """How keys of timm's classifier begin: they may be in a state dict and are left out."""

@@ -9,9 +9,9 @@ import pytest
 from prunecap_lib import TrainConfig
 from prunecap_lib.costs import GPUS, Device, find_gpu, predict, training_memory
 from prunecap_lib.costs.calibrate import this_machine
-from prunecap_lib.costs.memory import step_operations, trained_parameters, training_outline
+from prunecap_lib.costs.memory import trained_parameters, training_outline
 from prunecap_lib.costs.operations import Operation, total_flops
-from prunecap_lib.costs.predict import LAUNCH, SHARE, exchange, roofline, step_seconds
+from prunecap_lib.costs.predict import LAUNCH, SHARE, exchange, roofline, step_operations, step_seconds
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 

@@ -30,7 +30,7 @@ from .pruning import (
     relevance_score,
     score_tokens,
 )
-from .text import BOS, EOS, PAD, Vocabulary
+from .text import BOS, EOS, PAD, Tokenizer
 from .tokens import VisualTokens
 
 
@@ -73,7 +73,7 @@ class Caption:
     ids: list[int]
     """Word ids without <bos>; ends with <eos> unless max_length cut it."""
     words: list[str]
-    """One string an id, so that words[t] belongs to attention[t]."""
+    """One string an id, so that words[t] belongs to attention[t]; of byte pairs, "##" goes on with a word."""
     log_prob: float
     """Sum of the log-probabilities of all ids."""
     kept: Tensor
@@ -100,7 +100,7 @@ class Projection(nn.Module):
 class Captioner(nn.Module):
     """Encoder, pruning, projection and decoder, with the vocabulary and preprocessing they were trained with."""
 
-    def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
+    def __init__(self, config: CaptionerConfig, vocabulary: Tokenizer, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
         """``encoder`` is one built already (with pretrained weights, say) and keeps its schedule where config has none;
         else a fresh one is built by config's name. ``preprocessing`` is what it is given; None: as it was pretrained.

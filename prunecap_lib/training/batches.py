@@ -16,7 +16,7 @@ from ..datasets import open_dataset
 from ..datasets.base import CaptionDataset
 from ..datasets.features import FeatureCache
 from ..preprocessing import augment
-from ..text import Vocabulary, pad_batch
+from ..text import Tokenizer, pad_batch
 from ..tokens import VisualTokens
 from .config import TrainConfig
 
@@ -81,8 +81,8 @@ class Batches:
         return max(1, len(self) // self.config.batch_size)
 
 
-def encode_captions(captions: list[str], vocabulary: Vocabulary, max_words: int) -> list[list[int]]:
-    """Ids of each caption, cut after ``max_words`` words."""
+def encode_captions(captions: list[str], vocabulary: Tokenizer, max_words: int) -> list[list[int]]:
+    """Ids of each caption, cut after ``max_words`` words or pieces of words."""
     return [vocabulary.encode(caption, max_words) for caption in captions]
 
 

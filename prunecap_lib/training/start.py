@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from ..bytepairs import BytePairs
 from ..captioner import Captioner, CaptionerConfig
 from ..encoders import build_encoder
 from ..encoders.weights import load_state_dict_file, packaged_state_dict
@@ -22,8 +23,9 @@ def first_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner
 
 def new_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
     """An untrained captioner; its vocabulary comes from the training captions alone."""
-    vocabulary = Vocabulary.build((c for row in captions for c in row), min_count=config.min_count,
-                                  max_size=config.vocabulary_size)
+    build = BytePairs.build if config.tokenizer == "bpe" else Vocabulary.build
+    vocabulary = build((c for row in captions for c in row), min_count=config.min_count,
+                       max_size=config.vocabulary_size)
     match config.encoder_weights:
         case None | "timm":
             state_dict = None

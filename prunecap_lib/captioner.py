@@ -25,10 +25,9 @@ from .pruning import (
     Schedule,
     check_scorer,
     keep_count,
-    keep_top_k,
     pilot_score,
+    prune_tokens,
     relevance_score,
-    score_tokens,
 )
 from .text import BOS, EOS, PAD, Tokenizer
 from .tokens import VisualTokens
@@ -167,21 +166,10 @@ class Captioner(nn.Module):
 
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
               generator: torch.Generator | None = None) -> VisualTokens:
-        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer.
-
-        Raises InputError for tokens of an encoder that trains a predictor: they are masked, and cannot be gathered.
-        """
-        ratio = self.config.prune_ratio if prune_ratio is None else prune_ratio
-        N = tokens.x.shape[1]
-        if (K := keep_count(N, ratio)) == N:
-            return tokens
-        if tokens.decision is not None:
-            raise InputError(f"prune ratio {ratio}: while a predictor inside the encoder trains, no tokens can go "
-                             "before the decoder; train with prune_ratio 0, and prune there when the trained model "
-                             "captions")
-        scores = score_tokens(scorer or self.config.scorer, tokens, pilot=self.pilot, relevance=self.relevance,
-                              k=K, generator=generator)
-        return keep_top_k(tokens, scores, K)
+        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer. See ``pruning.prune_tokens``."""
+        return prune_tokens(tokens, self.config.prune_ratio if prune_ratio is None else prune_ratio,
+                            scorer or self.config.scorer, pilot=self.pilot, relevance=self.relevance,
+                            generator=generator)
 
     def look(self, images: Tensor | VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
              generator: torch.Generator | None = None) -> tuple[Tensor, VisualTokens]:

@@ -22,6 +22,7 @@ from prunecap_lib.text import BOS, EOS, PAD, SPECIALS, UNK, tokenize
 CAPTIONS = ["A red cat.", "a blue cat", "a dog's red ball", "red skates", "a skating dog on a board"] * 3
 SMALL = BytePairs.build(CAPTIONS, max_size=280)
 
+
 @pytest.fixture(scope="module")
 def pieces():
     return BytePairs.build(CAPTIONS, max_size=300)

@@ -14,7 +14,7 @@ commands:
   train      train a captioner, or go on with a run that was stopped
   evaluate   caption a data set's split and score the captions
   cost       count operations, seconds and training memory, pruned and not
-  data       draw Scenes, or look at what is in a data set
+  data       draw Scenes, store a frozen encoder's features, or look at what is in a data set
 
 examples:
   prunecap caption photo.jpg

@@ -33,7 +33,11 @@ def score_captions(references: Mapping[_ImageId, Sequence[str]], candidates: Map
     wrong = [name for name in metrics if name not in METRICS]
     if wrong:
         raise InputError(f"no metric {wrong[0]!r}; choose of {', '.join(METRICS)}")
-    truth, told = _tokenized(references, candidates)
+    return tokenized_scores(*_tokenized(references, candidates), metrics)
+
+
+def tokenized_scores(truth: dict, told: dict, metrics: Sequence[str]) -> dict[str, float]:
+    """``score_captions`` of captions that are tokenized already: {id: [reference, ...]} and {id: [candidate]}."""
     scores: dict[str, float] = {}
     for name in metrics:
         if name == "BLEU":
@@ -46,7 +50,7 @@ def score_captions(references: Mapping[_ImageId, Sequence[str]], candidates: Map
 
             scores[name] = float(Rouge().compute_score(truth, told)[0])
         elif name == "CIDEr":
-            scores[name] = float(_cider(truth, told)[0])
+            scores[name] = float(cider_d(truth, told)[0])
         elif name == "METEOR":
             scores[name] = java.meteor(truth, told)[0]
         else:
@@ -58,10 +62,11 @@ def per_image_cider(references: Mapping[_ImageId, Sequence[str]],
                     candidates: Mapping[_ImageId, str]) -> dict[_ImageId, float]:
     """CIDEr-D of each picture; their mean is the corpus score. Arguments and errors as ``score_captions``."""
     truth, told = _tokenized(references, candidates)
-    return dict(zip(truth, map(float, _cider(truth, told)[1]), strict=True))
+    return dict(zip(truth, map(float, cider_d(truth, told)[1]), strict=True))
 
 
-def _cider(truth: dict, told: dict):
+def cider_d(truth: dict, told: dict) -> tuple[float, Sequence[float]]:
+    """CIDEr-D of tokenized captions, as ``tokenized_scores`` takes them: of all, and of each picture."""
     from pycocoevalcap.cider.cider import Cider
 
     return Cider().compute_score(truth, told)

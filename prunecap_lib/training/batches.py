@@ -36,7 +36,9 @@ class Batches:
                     for captions in dataset.captions]
         self.features = self.pixels = None
         if config.cache_features:
-            self.features = FeatureCache.open_or_build(dataset, captioner.encoder, progress=config.progress)
+            pruned = (config.scorer, config.prune_ratio) if config.cache_pruned else None
+            self.features = FeatureCache.open_or_build(dataset, captioner.encoder, pruned=pruned,
+                                                       workers=config.workers, progress=config.progress)
         elif hasattr(dataset, "pixels"):
             self.pixels = torch.from_numpy(dataset.pixels())
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..captioner import CaptionerConfig
 from ..errors import InputError
-from ..pruning import Schedule, check_scorer, keep_count
+from ..pruning import Schedule, check_scorer, check_storable, keep_count
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class TrainConfig:
     """Do not train the encoder."""
     cache_features: bool = False
     """Encode every picture once and train from the stored features (frozen encoder only)."""
+    cache_pruned: bool = False
+    """Store only the tokens that prune_ratio leaves. The scorer must be one that needs no decoder, like 'grid'."""
 
     prune_ratio: float = 0.3
     """Share of the visual tokens removed before cross-attention, also while training."""
@@ -113,6 +115,10 @@ class TrainConfig:
                              "2000 is a beginning for a few thousand photographs")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
+        if self.cache_pruned:
+            check_storable(self.scorer)
+            if not self.cache_features:
+                raise InputError("cache_pruned says what is stored, and cache_features that something is; give both")
         for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -135,7 +135,7 @@ def test_features_are_forecast_then_built_then_trained_on(capsys, folder, tmp_pa
     command = ["data", "features", "--checkpoint", folder / "model", "--limit", 8, "--no-progress",
                "--prune-ratio", 0.25, "--scorer", "key_norm"]
     status, out, _ = run(capsys, *command, "--forecast")
-    assert status == 0 and "48 tokens of 64, 128 channels" in out and "12.5 kB a picture" in out
+    assert status == 0 and "48 tokens of 64, 128 channels" in out and "12.7 kB a picture" in out
     assert not (tmp_path / "features").exists()
     status, out, _ = run(capsys, *command)
     stored = tmp_path / "features" / "scenes-train-vit-64-whole-key_norm-0.25"

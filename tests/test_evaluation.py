@@ -18,7 +18,7 @@ from prunecap_lib.evaluation import (
     run_signature,
     score_captions,
     token_accuracy,
-    vocabulary_ceiling,
+    vocabulary_ceilings,
 )
 from prunecap_lib.evaluation.baselines import (
     CaptionVectors,
@@ -230,7 +230,9 @@ def test_ceiling_is_the_score_of_people_without_words():
             "b": ["a dog runs", "the brown dog runs fast", "a dog is running"],
             "c": ["two birds fly", "birds are flying", "some birds fly away"], "alone": ["one caption only"]}
     vocabulary = Vocabulary.build([caption.replace("cat", "pet") for row in rows.values() for caption in row])
-    found = vocabulary_ceiling(rows, vocabulary, metrics=["BLEU", "CIDEr"])
+    small = Vocabulary(vocabulary.words[:10])
+    found, other = vocabulary_ceilings(rows, [vocabulary, small], metrics=["BLEU", "CIDEr"])
+    assert other.intact == found.intact and other.struck["CIDEr"] < found.struck["CIDEr"]
     assert (found.pictures, found.captions, found.entries) == (3, 9, len(vocabulary))
     assert found.unknown_words == pytest.approx(3 / 38) and found.captions_touched == pytest.approx(3 / 9)
     del rows["alone"]
@@ -246,7 +248,7 @@ def test_ceiling_is_the_score_of_people_without_words():
 
 def test_a_vocabulary_that_knows_all_loses_nothing():
     rows = {"a": ["a cat", "the cat"], "b": ["a dog", "one dog"]}
-    found = vocabulary_ceiling(rows, Vocabulary.build([caption for row in rows.values() for caption in row]))
+    found, = vocabulary_ceilings(rows, [Vocabulary.build([caption for row in rows.values() for caption in row])])
     assert found.unknown_words == found.captions_touched == 0 and found.intact == found.struck == found.replaced
     with pytest.raises(InputError, match="no picture has two captions"):
-        vocabulary_ceiling({"a": ["a cat"]}, Vocabulary.build(["a cat"]))
+        vocabulary_ceilings({"a": ["a cat"]}, [Vocabulary.build(["a cat"])])

@@ -19,7 +19,7 @@ from prunecap_lib import BytePairs, Vocabulary
 from prunecap_lib.datasets.base import photos_root
 from prunecap_lib.datasets.coco import read_coco_files
 from prunecap_lib.datasets.flickr8k import read_flickr8k
-from prunecap_lib.evaluation import vocabulary_ceiling
+from prunecap_lib.evaluation import vocabulary_ceilings
 from prunecap_lib.reports import provenance, write_json
 from prunecap_lib.text import tokenize
 
@@ -37,28 +37,30 @@ def lengths(tokenizer, captions: list[str]) -> dict:
             "longer_than_20": round(float((found > LONGEST).mean()), 5)}
 
 
-def of_words(vocabulary: Vocabulary, counts: Counter, held_out: dict[int | str, list[str]]) -> dict:
-    ceiling = asdict(vocabulary_ceiling(held_out, vocabulary, metrics=("BLEU", "CIDEr")))
-    captions = [caption for row in held_out.values() for caption in row]
-    return {**lengths(vocabulary, captions), "rarest_seen": counts[vocabulary.words[-1]],
-            **{name: round(ceiling[name], 5) for name in ("unknown_words", "captions_touched")},
-            **{name: {key: round(value, 4) for key, value in ceiling[name].items()}
-               for name in ("intact", "struck", "replaced")},
-            "CIDEr_intervals": {name: [round(bound, 4) for bound in bounds]
-                                for name, bounds in ceiling["CIDEr_intervals"].items()}}
+def of_words(vocabularies: list[Vocabulary], counts: Counter, held_out: dict[int | str, list[str]]) -> list[dict]:
+    captions, rows = [caption for row in held_out.values() for caption in row], []
+    for vocabulary, found in zip(vocabularies, vocabulary_ceilings(held_out, vocabularies), strict=True):
+        found = asdict(found)
+        rows.append({**lengths(vocabulary, captions), "rarest_seen": counts[vocabulary.words[-1]],
+                     **{name: round(found[name], 5) for name in ("unknown_words", "captions_touched")},
+                     **{name: {"CIDEr": round(found[name]["CIDEr"], 4)} for name in ("intact", "struck", "replaced")},
+                     "CIDEr_intervals": {name: [round(bound, 4) for bound in bounds]
+                                         for name, bounds in found["CIDEr_intervals"].items()}})
+    return rows
 
 
 def measure(train: list[list[str]], held_out: dict[int | str, list[str]]) -> dict:
     captions = [caption for row in train for caption in row]
     others = [caption for row in held_out.values() for caption in row]
     counts = Counter(word for caption in captions for word in tokenize(caption))
+    *by_min_count, preset = of_words([*(Vocabulary.build(captions, min_count=n) for n in MIN_COUNTS),
+                                      Vocabulary.build(captions, max_size=PRESET)], counts, held_out)
     return {"pictures": {"train": len(train), "held_out": len(held_out)}, "captions": len(captions),
             "words": counts.total(), "different_words": len(counts),
             # [count, how many words have it], so that the whole frequency curve takes a few lines
             "counts": sorted(Counter(counts.values()).items(), reverse=True),
-            "by_min_count": [{"min_count": n, **of_words(Vocabulary.build(captions, min_count=n), counts, held_out)}
-                             for n in MIN_COUNTS],
-            "preset": of_words(Vocabulary.build(captions, max_size=PRESET), counts, held_out),
+            "by_min_count": [{"min_count": n, **row} for n, row in zip(MIN_COUNTS, by_min_count, strict=True)],
+            "preset": preset,
             "byte_pairs": [lengths(BytePairs.build(captions, max_size=size), others) for size in PIECES]}
 
 

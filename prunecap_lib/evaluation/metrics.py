@@ -50,7 +50,7 @@ def tokenized_scores(truth: dict, told: dict, metrics: Sequence[str]) -> dict[st
 
             scores[name] = float(Rouge().compute_score(truth, told)[0])
         elif name == "CIDEr":
-            scores[name] = float(cider_d(truth, told)[0])
+            scores[name] = float(_cider(truth, told)[0])
         elif name == "METEOR":
             scores[name] = java.meteor(truth, told)[0]
         else:
@@ -62,11 +62,10 @@ def per_image_cider(references: Mapping[_ImageId, Sequence[str]],
                     candidates: Mapping[_ImageId, str]) -> dict[_ImageId, float]:
     """CIDEr-D of each picture; their mean is the corpus score. Arguments and errors as ``score_captions``."""
     truth, told = _tokenized(references, candidates)
-    return dict(zip(truth, map(float, cider_d(truth, told)[1]), strict=True))
+    return dict(zip(truth, map(float, _cider(truth, told)[1]), strict=True))
 
 
-def cider_d(truth: dict, told: dict) -> tuple[float, Sequence[float]]:
-    """CIDEr-D of tokenized captions, as ``tokenized_scores`` takes them: of all, and of each picture."""
+def _cider(truth: dict, told: dict):
     from pycocoevalcap.cider.cider import Cider
 
     return Cider().compute_score(truth, told)

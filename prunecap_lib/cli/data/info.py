@@ -42,7 +42,7 @@ class InfoCommand:
             self.show_ceiling(open_dataset(self.dataset, split="train", root=self.root), dataset)
 
     def show_ceiling(self, train, dataset) -> None:
-        from ...evaluation import vocabulary_ceiling
+        from ...evaluation import vocabulary_ceilings
         from ...text import SPECIALS, Vocabulary, tokenize
         captions = [caption for row in train.captions for caption in row]
         vocabulary = Vocabulary.build(captions, min_count=self.min_count or 1, max_size=self.vocabulary_size)
@@ -50,7 +50,7 @@ class InfoCommand:
             raise InputError("no word is left in this vocabulary; choose a larger --vocabulary-size or a smaller "
                              "--min-count")
         counts = Counter(word for caption in captions for word in tokenize(caption))
-        ceiling = vocabulary_ceiling(dataset.references(), vocabulary)
+        ceiling, = vocabulary_ceilings(dataset.references(), [vocabulary], metrics=("BLEU", "ROUGE_L", "CIDEr"))
         print(f"vocabulary of the train split ({len(train)} pictures, {len(captions)} captions, {len(counts)} different"
               f" words): {len(vocabulary)} entries, the rarest word seen {counts[vocabulary.words[-1]]} times")
         print(f"unknown in {dataset.split}: {ceiling.unknown_words:.2%} of the words, in "

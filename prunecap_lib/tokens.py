@@ -58,6 +58,7 @@ class VisualTokens:
         decision: [B, N], only from an encoder that trains predictors by masks: 1 where a token is still there, 0 where
             it was dropped and left in ``x`` all the same. Elsewhere ``None``.
         shares: [B, L], from every encoder that trains predictors: the share of tokens left after each reduction.
+        pruned: scorer and prune ratio of tokens that were stored pruned, so that nobody prunes them once more.
     """
 
     x: Tensor
@@ -70,6 +71,7 @@ class VisualTokens:
     group: Tensor | None = None
     decision: Tensor | None = None
     shares: Tensor | None = None
+    pruned: tuple[str, float] | None = None
 
     @classmethod
     def full(cls, x: Tensor, grid: tuple[int, int], prefix: Tensor | None = None, **signals) -> VisualTokens:

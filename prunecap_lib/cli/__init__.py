@@ -14,7 +14,7 @@ commands:
   train      train a captioner, or go on with a run that was stopped
   evaluate   caption a data set's split and score the captions
   cost       count operations, seconds and training memory, pruned and not
-  data       draw Scenes, download COCO, or look at what is in a data set
+  data       draw Scenes, download COCO, resize or encode pictures once, or look at what is in a data set
 
 examples:
   prunecap caption photo.jpg

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..text import tokenize
-
-_ORDERS = 4  # n-grams of one to four words, as in CIDEr
-_LENGTH_SIGMA = 6.0  # CIDEr-D's penalty for captions of unequal length
+from .reward import ORDERS, length_penalty, ngrams
 
 
 class CaptionVectors:
@@ -31,7 +29,7 @@ class CaptionVectors:
     """
 
     def __init__(self, captions: Sequence[Sequence[str]]):
-        grams = [[_ngrams(caption) for caption in picture] for picture in captions]
+        grams = [[ngrams(tokenize(caption)) for caption in picture] for picture in captions]
         frequency = Counter(gram for picture in grams for gram in set().union(*picture))
         self.number = {gram: i for i, gram in enumerate(frequency)}
         counts = np.array(list(frequency.values()), dtype=np.float64)
@@ -49,7 +47,7 @@ class CaptionVectors:
         columns = np.array([self.number[gram] for gram in grams], dtype=np.int64)
         orders = np.array([len(gram) for gram in grams], dtype=np.int64)
         weights = np.array(list(grams.values()), dtype=np.float64) * self.idf[columns]
-        norms = np.sqrt(np.bincount(orders, weights**2, minlength=_ORDERS + 1))
+        norms = np.sqrt(np.bincount(orders, weights**2, minlength=ORDERS + 1))
         return columns, weights / np.maximum(norms[orders], 1e-12)
 
     def similarities(self, chosen: np.ndarray) -> np.ndarray:
@@ -59,7 +57,7 @@ class CaptionVectors:
         dense = np.zeros((len(rows), len(columns)))
         dense[np.repeat(np.arange(len(rows)), [len(row[0]) for row in rows]), place] = np.concatenate(
             [row[1] for row in rows])
-        return dense @ dense.T / _ORDERS * _penalty(self.lengths[chosen])
+        return dense @ dense.T / ORDERS * _penalty(self.lengths[chosen])
 
     def central(self, chosen: np.ndarray) -> int:
         """Which of the chosen captions is most like all the others."""
@@ -125,9 +123,4 @@ def nearest_pictures(features: Tensor, queries: Tensor, k: int) -> Tensor:
 
 def _penalty(lengths: np.ndarray) -> np.ndarray:
     """CIDEr-D's factor for captions of unequal length, pair by pair: [k] -> [k, k]."""
-    return np.exp(-((lengths[:, None] - lengths[None]) ** 2) / (2 * _LENGTH_SIGMA**2))
-
-
-def _ngrams(caption: str) -> Counter:
-    words = tokenize(caption)
-    return Counter(tuple(words[i : i + n]) for n in range(1, _ORDERS + 1) for i in range(len(words) - n + 1))
+    return length_penalty(lengths[:, None] - lengths[None])

@@ -19,7 +19,7 @@ from ..datasets.features import FeatureCache
 from ..datasets.readable import Readable
 from ..datasets.workers import end_with_parent
 from ..preprocessing import augment
-from ..text import Vocabulary, pad_batch
+from ..text import Tokenizer, pad_batch
 from ..tokens import VisualTokens
 from .config import TrainConfig
 
@@ -39,7 +39,9 @@ class Batches:
                     for captions in dataset.captions]
         self.features = self.pixels = None
         if config.cache_features:
-            self.features = FeatureCache.open_or_build(dataset, captioner.encoder, progress=config.progress)
+            pruned = (config.scorer, config.prune_ratio) if config.cache_pruned else None
+            self.features = FeatureCache.open_or_build(dataset, captioner.encoder, pruned=pruned,
+                                                       workers=config.workers, progress=config.progress)
         elif hasattr(dataset, "pixels"):
             self.pixels = torch.from_numpy(dataset.pixels())
         else:
@@ -92,8 +94,8 @@ class Batches:
         return max(1, len(self) // self.config.batch_size)
 
 
-def encode_captions(captions: list[str], vocabulary: Vocabulary, max_words: int) -> list[list[int]]:
-    """Ids of each caption, cut after ``max_words`` words."""
+def encode_captions(captions: list[str], vocabulary: Tokenizer, max_words: int) -> list[list[int]]:
+    """Ids of each caption, cut after ``max_words`` words or pieces of words."""
     return [vocabulary.encode(caption, max_words) for caption in captions]
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..captioner import CaptionerConfig
 from ..errors import InputError
-from ..pruning import Schedule, check_scorer, keep_count
+from ..pruning import Schedule, check_scorer, check_storable, keep_count
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class TrainConfig:
     """Do not train the encoder."""
     cache_features: bool = False
     """Encode every picture once and train from the stored features (frozen encoder only)."""
+    cache_pruned: bool = False
+    """Store only the tokens that prune_ratio leaves. The scorer must be one that needs no decoder, like 'grid'."""
 
     prune_ratio: float = 0.3
     """Share of the visual tokens removed before cross-attention, also while training."""
@@ -57,12 +59,15 @@ class TrainConfig:
     positions: Literal["learned", "sinusoidal"] = "learned"
     tie_weights: bool = True
 
+    tokenizer: Literal["words", "bpe"] = "words"
+    """'words': an id for each word of the training captions. 'bpe': ids for pieces of words, learned from them by
+    byte-pair encoding, so that no word is unknown; it needs a vocabulary_size."""
     min_count: int = 1
-    """Words seen fewer times in the training captions become <unk>."""
+    """Words seen fewer times in the training captions become <unk> (bpe: such pairs are not joined)."""
     vocabulary_size: int | None = None
-    """Keep at most this many entries, specials included."""
+    """Keep at most this many entries, specials included (bpe: and the 256 bytes)."""
     max_words: int = 20
-    """Longer captions are cut."""
+    """Longer captions are cut; with bpe after so many pieces of words."""
     captions_per_image: int = 5
     """Captions of one picture in a batch; they share its keys and values."""
 
@@ -111,8 +116,15 @@ class TrainConfig:
         if self.schedule == "auto":
             raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep "
                              "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
+        if self.tokenizer == "bpe" and self.vocabulary_size is None:
+            raise InputError("tokenizer 'bpe' needs a vocabulary_size: pieces are joined until there are so many; "
+                             "2000 is a beginning for a few thousand photographs")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
+        if self.cache_pruned:
+            check_storable(self.scorer)
+            if not self.cache_features:
+                raise InputError("cache_pruned says what is stored, and cache_features that something is; give both")
         for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -1,0 +1,85 @@
+"""What is a caption worth, at once? CIDEr-D of word sequences, quick enough to be asked at every training step.
+
+``metrics`` gives the published figure: Penn Treebank words through Java, word weights from the very pictures that are
+scored. Here words are whatever the caller counts (training: those of ``text.tokenize``), and the weights come from
+references given once. On the same words and the same pictures both give the same number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from ..errors import InputError
+
+ORDERS = 4
+"""n-grams of one to four words, as in CIDEr."""
+LENGTH_SIGMA = 6.0
+"""Words by which two captions' lengths may differ before CIDEr-D's penalty for it bites."""
+
+Words = Sequence[Hashable]
+
+
+def ngrams(words: Words) -> Counter:
+    """How often does each run of one to four words occur?"""
+    words = tuple(words)
+    return Counter(words[i : i + n] for n in range(1, ORDERS + 1) for i in range(len(words) - n + 1))
+
+
+def length_penalty(difference):
+    """CIDEr-D's factor for captions whose lengths differ by so many words: a number or an array."""
+    return np.exp(-(difference**2) / (2 * LENGTH_SIGMA**2))
+
+
+class CiderD:
+    """CIDEr-D (Vedantam et al. 2015, section 4 and equation 7) against the references of known pictures.
+
+    Args:
+        references: references[i] are those of picture i, each a sequence of words, or of ids.
+
+    Raises InputError for a picture without a reference, or with one that has no word; and for a single picture, by
+    which no word can be told to be rarer than another.
+    """
+
+    def __init__(self, references: Sequence[Sequence[Words]]):
+        if len(references) < 2:
+            raise InputError(f"CIDEr-D weighs words by how few pictures have them, and here is {len(references)} "
+                             "picture; give the references of more")
+        for i, picture in enumerate(references):
+            if not picture or not all(len(words) for words in picture):
+                raise InputError(f"references of picture {i}: {list(picture)}; every picture needs at least one "
+                                 "caption, and every caption a word: write one or take it out")
+        self.references = references
+        frequency = Counter(gram for picture in references for gram in set().union(*map(ngrams, picture)))
+        self.rarest = float(np.log(len(references)))
+        # What a single picture says weighs as much as what none does, so of the many only the repeated are kept.
+        self.weight = {gram: self.rarest - float(np.log(count)) for gram, count in frequency.items() if count > 1}
+
+    def __call__(self, pictures: Sequence[int], captions: Sequence[Sequence[Words]]) -> np.ndarray:
+        """CIDEr-D of R captions each of B pictures, named by position: [B, R], 0 to 10."""
+        return np.array([self._against(self.references[i], said) for i, said in zip(pictures, captions, strict=True)])
+
+    def _against(self, references: Sequence[Words], captions: Sequence[Words]) -> list[float]:
+        truth = [self._vector(words) for words in references]
+        return [10 * sum(_similarity(said, one) for one in truth) / len(truth) for said in map(self._vector, captions)]
+
+    def _vector(self, words: Words) -> tuple[dict, list[float], int]:
+        """The weights of a caption's n-grams, their norm for each n, and the caption's length."""
+        weights = {gram: count * self.weight.get(gram, self.rarest) for gram, count in ngrams(words).items()}
+        squares = [0.0] * ORDERS
+        for gram, weight in weights.items():
+            squares[len(gram) - 1] += weight * weight
+        return weights, [square**0.5 for square in squares], len(words)
+
+
+def _similarity(said: tuple[dict, list[float], int], truth: tuple[dict, list[float], int]) -> float:
+    """Mean cosine over n; what a caption repeats more often than the reference counts no more, and length counts."""
+    products = [0.0] * ORDERS
+    weights = truth[0]
+    for gram, weight in said[0].items():
+        if gram in weights:
+            products[len(gram) - 1] += min(weight, weights[gram]) * weights[gram]
+    cosines = (product / (a * b) for product, a, b in zip(products, said[1], truth[1], strict=True) if product)
+    return sum(cosines) / ORDERS * float(length_penalty(said[2] - truth[2]))

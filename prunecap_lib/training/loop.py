@@ -16,6 +16,7 @@ from ..files import recover_folder
 from .batches import Batches, open_split
 from .config import TrainConfig
 from .log import Log
+from .machine import fit_to_machine
 from .monitor import Monitor
 from .objective import next_words, objective
 from .outcome import Outcomes
@@ -73,6 +74,7 @@ def train(config: TrainConfig) -> TrainResult:
     batches, val = one_after_another(accelerator, lambda: [
         Batches(split, captioner, config, process=accelerator.process_index, processes=processes)
         for split in (dataset, open_split(config, "val", config.val_limit))])
+    fit_to_machine(captioner, config)
     optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
     total = batches.steps * config.epochs
     log = Log(folder / "metrics.jsonl", step, validated=place.epochs * batches.steps == step, writes=main)

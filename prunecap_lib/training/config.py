@@ -73,7 +73,10 @@ class TrainConfig:
 
     epochs: int = 24
     batch_size: int = 64
-    """Pictures in a batch (captions: times captions_per_image)."""
+    """Pictures that a process looks at together (captions: times captions_per_image)."""
+    accumulate: int = 1
+    """Batches of each process before the weights move. A step then sees batch_size x processes x accumulate pictures,
+    and learns from them as from one batch; only batch norm in a trained encoder still goes by batch_size."""
     lr: float = 1e-3
     warmup: float = 0.05
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
@@ -95,8 +98,14 @@ class TrainConfig:
     """Share of the pictures that may turn out unreadable; another of their batch stands in for them."""
     augment: bool = False
     """Small random crops (never a mirror image: captions say left and right)."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 autocast is two to three times faster on CPUs that have it."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """bf16 autocast is two to three times faster on CPUs that have it. fp16, whose loss is scaled, is for GPUs without
+    bf16."""
+    checkpoint_activations: bool = False
+    """Compute what is inside the encoder's blocks and the decoder's layers again for the backward pass instead of
+    keeping it: less memory, the same gradients, up to a third more time."""
+    compile: bool = False
+    """Compile encoder and decoder with torch.compile: faster on a GPU, after minutes of compiling."""
     seed: int = 0
     workers: int = 0
     """Processes that load pictures."""
@@ -106,6 +115,8 @@ class TrainConfig:
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 1
     """Epochs between two checkpoints."""
+    save_steps: int | None = None
+    """Steps between two more of them, for epochs that are too long to lose."""
     progress: bool = True
 
     def __post_init__(self):
@@ -125,8 +136,9 @@ class TrainConfig:
             check_storable(self.scorer)
             if not self.cache_features:
                 raise InputError("cache_pruned says what is stored, and cache_features that something is; give both")
-        for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "accumulate", "captions_per_image", "max_words", "log_every", "save_every",
+                     "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.start is not None and self.encoder_weights not in (None, "package"):
             raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from .. import checkpoint
 from ..captioner import Captioner
 from ..errors import TrainingError
 from ..evaluation import token_accuracy
 from ..files import recover_folder, replace_folder
+from .average import moving_average
 from .batches import Batches, open_split
 from .config import TrainConfig
-from .objective import next_words, objective
+from .monitor import Monitor
+from .objective import objective
+from .progress import keep, out_of_patience
 from .start import first_captioner, load_teacher
 from .state import load_state, save_state, saved_step
+from .tracking import Tracker, accelerator_settings
+from .validation import Judge
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,24 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def parameter_groups(captioner: Captioner, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms and position tables do not."""
-    trained = [p for p in captioner.parameters() if p.requires_grad]
-    return [{"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
+def parameter_groups(captioner: Captioner, weight_decay: float, encoder_share: float = 1.0) -> list[dict]:
+    """Matrices decay; biases, norms and position tables do not.
+
+    Args: encoder_share: of the learning rate, what the encoder's parameters get; each group knows its "share".
+    """
+    trained = {name: p for name, p in captioner.named_parameters() if p.requires_grad}
+    share = {name: encoder_share if name.startswith("encoder.") else 1.0 for name in trained}
+    return [{"params": [p for name, p in trained.items() if share[name] == one and (p.dim() > 1) == matrix],
+             "weight_decay": weight_decay if matrix else 0.0, "share": one}
+            for one in sorted(set(share.values()), reverse=True) for matrix in (True, False)]
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainResult:
     """Train a captioner, or go on with the run found in ``config.out``.
+
+    Args:
+        after_epoch: called with the captioner (the moving average, where there is one) and the lines of metrics.jsonl
+            so far; may return pictures that it drew for the tracker, {name: PNG file}. See ``plotting.RunFigures``.
 
     Raises TrainingError where the loss is no longer a number, CheckpointError where ``out`` holds another
     run; in both cases the last good checkpoint stays.
@@ -60,7 +74,7 @@ def train(config: TrainConfig) -> TrainResult:
     from tqdm import tqdm
     AcceleratorState._reset_state()  # a run before this one, in this process, may have had another precision
     accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no",
-                              cpu=not torch.cuda.is_available())
+                              cpu=not torch.cuda.is_available(), **accelerator_settings(config))
     torch.manual_seed(config.seed)
     folder, saved = config.folder, config.folder / "checkpoint"
     recover_folder(saved)
@@ -69,20 +83,26 @@ def train(config: TrainConfig) -> TrainResult:
     captioner = Captioner.load(saved) if step else first_captioner(config, dataset.captions)
     batches = Batches(dataset, captioner, config)
     val = Batches(open_split(config, "val", config.val_limit), captioner, config)
-    optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
+    groups = parameter_groups(captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
     total = batches.steps * config.epochs
-    log = Log(folder / "metrics.jsonl", step)
+    log, tracker = Log(folder / "metrics.jsonl", step), Tracker(accelerator, config, step)
+    average = moving_average(captioner, config.ema) if config.ema else None
     model, optimizer = accelerator.prepare(captioner, optimizer)
+    kept = accelerator.prepare_model(average.module, evaluation_mode=True) if average else model
     teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.start else None
     if step:
-        load_state(saved, optimizer)
+        load_state(saved, optimizer, captioner)
     bar = tqdm(total=total, initial=step, disable=not config.progress, desc=folder.name, unit="step")
+    judge, monitor = Judge(val, config), Monitor(config.batch_size, accelerator.device)
     for epoch in range(step // batches.steps, config.epochs):
+        if out_of_patience(log.lines, config):
+            break
         model.train()
-        for images, ids in batches.epoch(epoch):
+        for images, ids in monitor.watch(batches.epoch(epoch)):
             lr = learning_rate(step, total, config.lr, config.warmup)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["share"]
             images, ids = images.to(accelerator.device), ids.to(accelerator.device)
             loss, logits, due = objective(model, images, ids, config, teacher)
             if not math.isfinite(loss.item()):
@@ -93,38 +113,39 @@ def train(config: TrainConfig) -> TrainResult:
             optimizer.step()
             optimizer.zero_grad()
             step += 1
+            if average:
+                average.update(captioner, step)
             bar.update()
             if step % config.log_every == 0:
                 log.write(step=step, epoch=step / batches.steps, lr=lr, loss=loss.item(),
-                          accuracy=token_accuracy(logits, due))
+                          accuracy=token_accuracy(logits, due), **monitor.figures(total - step))
+                tracker.log(log.lines[-1])
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        log.write(step=step, epoch=epoch + 1, **validate(model, val, accelerator.device))
-        if (epoch + 1) % config.save_every == 0 or epoch + 1 == config.epochs:
-            save(saved, accelerator.unwrap_model(model), optimizer, step, config)
+        best = accelerator.unwrap_model(kept)
+        log.write(step=step, epoch=epoch + 1, **judge(kept, best, epoch + 1))
+        tracker.log(log.lines[-1])
+        last = epoch + 1 == config.epochs or out_of_patience(log.lines, config)
+        keep(best, log.lines, epoch + 1, config, signature(config))
+        for name, path in ((after_epoch(best, log.lines) if after_epoch else None) or {}).items():
+            tracker.image(name, path, step)
+        if (epoch + 1) % config.save_every == 0 or last:
+            save(saved, best, optimizer, step, config, captioner if average else None)
     bar.close()
+    tracker.end()
     # Accelerate wrapped forward for autocast; hand back the plain model
-    return TrainResult(accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval(), folder, log.lines)
+    return TrainResult(accelerator.unwrap_model(kept, keep_fp32_wrapper=False).eval(), folder, log.lines)
 
 
-@torch.no_grad()
-def validate(model, val: Batches, device) -> dict[str, float]:
-    """Loss and token accuracy under teacher forcing, over the validation pictures."""
-    model.eval()
-    sums = torch.zeros(3, dtype=torch.double)
-    for images, ids in val.epoch(0, shuffle=False, drop_last=False):
-        images, ids = images.to(device), ids.to(device)
-        logits, due = next_words(model, images, ids)
-        sums += torch.tensor([F.cross_entropy(logits, due, reduction="sum"),
-                              token_accuracy(logits, due) * len(due), len(due)])
-    return {"val_loss": float(sums[0] / sums[2]), "val_accuracy": float(sums[1] / sums[2])}
+def signature(config: TrainConfig) -> str:
+    """What a checkpoint says of its origin."""
+    return json.dumps({key: value for key, value in asdict(config).items() if key not in ("out", "root")})
 
 
-def save(folder: Path, captioner: Captioner, optimizer, step: int, config: TrainConfig) -> None:
+def save(folder: Path, captioner: Captioner, optimizer, step: int, config: TrainConfig, trained=None) -> None:
     """The captioner and the state to go on from, swapped in as one folder."""
-    signature = json.dumps({key: value for key, value in asdict(config).items() if key not in ("out", "root")})
     with replace_folder(folder) as new:
-        checkpoint.write(new, captioner, signature=signature)
-        save_state(new, optimizer, step, config)
+        checkpoint.write(new, captioner, signature=signature(config))
+        save_state(new, optimizer, step, config, trained)
 
 
 class Log:

@@ -13,18 +13,24 @@ from ..errors import CheckpointError
 from .config import TrainConfig
 
 # settings that may differ between a run and its continuation
-_FREE = {"out", "root", "workers", "progress", "log_every", "save_every"}
+_FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "keep_last", "tracker"}
 
 
 def _same_run(config: TrainConfig) -> dict:
     return json.loads(json.dumps({key: value for key, value in asdict(config).items() if key not in _FREE}))
 
 
-def save_state(folder: Path, optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
-    """Write ``state.safetensors`` and ``state.json`` into ``folder``."""
+def save_state(folder: Path, optimizer: torch.optim.Optimizer, step: int, config: TrainConfig,
+               trained: torch.nn.Module | None = None) -> None:
+    """Write ``state.safetensors`` and ``state.json`` into ``folder``.
+
+    Args: trained: the module in training, where the checkpoint holds a moving average of it.
+    """
     from safetensors.torch import save_file
     tensors = {f"optimizer.{i}.{name}": value for i, moments in optimizer.state_dict()["state"].items()
                for name, value in moments.items()}
+    if trained is not None:
+        tensors |= {f"trained/{name}": value for name, value in trained.named_parameters() if value.requires_grad}
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -48,13 +54,18 @@ def saved_step(folder: Path, config: TrainConfig) -> int:
     return step
 
 
-def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore the optimizer's moments and the random state."""
+def load_state(folder: Path, optimizer: torch.optim.Optimizer, trained: torch.nn.Module) -> None:
+    """Restore the optimizer's moments, the random state, and the weights in training where the checkpoint's are others.
+    """
     from safetensors.torch import load_file
     tensors: dict[str, Tensor] = load_file(folder / "state.safetensors")
     torch.set_rng_state(tensors.pop("rng.cpu"))
     if (cuda := tensors.pop("rng.cuda", None)) is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)
+    with torch.no_grad():
+        for name, value in trained.named_parameters():
+            if (saved := tensors.pop(f"trained/{name}", None)) is not None:
+                value.copy_(saved)
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         _, i, name = key.split(".")

@@ -31,7 +31,7 @@ class TrainCommand(TrainConfig):
     moving average, early stop). All other options still count."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
     """Who else is told what metrics.jsonl is told. TensorBoard: tensorboard --logdir RUN."""
-    samples: int = 4
+    draw: int = 4
     """Validation pictures that are captioned and drawn after every epoch, in samples/; 0: none."""
 
 
@@ -40,9 +40,9 @@ def main(argv: list[str]) -> None:
                     default=with_preset(argv))
     config = TrainConfig(**{field.name: getattr(command, field.name) for field in fields(TrainConfig)})
     import matplotlib
-    matplotlib.use("Agg")
+    matplotlib.use("Agg")  # no window
     from ..plotting.runs import RunFigures
-    result = train(config, after_epoch=RunFigures(config, command.samples))
+    result = train(config, after_epoch=RunFigures(config, command.draw))
     last = [line for line in result.history if "val_loss" in line][-1]
     print(f"{result.out / 'checkpoint'}: validation loss {last['val_loss']:.3f}, "
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min")

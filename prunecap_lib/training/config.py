@@ -68,7 +68,10 @@ class TrainConfig:
 
     epochs: int = 24
     batch_size: int = 64
-    """Pictures in a batch (captions: times captions_per_image)."""
+    """Pictures that a process looks at together (captions: times captions_per_image)."""
+    accumulate: int = 1
+    """Batches of each process before the weights move. A step then sees batch_size x processes x accumulate pictures,
+    and learns from them as from one batch; only batch norm in a trained encoder still goes by batch_size."""
     lr: float = 1e-3
     """Highest learning rate."""
     encoder_lr: float | None = None
@@ -91,8 +94,14 @@ class TrainConfig:
     are. In step t the decay is at most 1 - t^-0.75, so that a short run is averaged over a short time."""
     augment: bool = False
     """Small random crops (never a mirror image: captions say left and right)."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 autocast is two to three times faster on CPUs that have it."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """bf16 autocast is two to three times faster on CPUs that have it. fp16, whose loss is scaled, is for GPUs without
+    bf16."""
+    checkpoint_activations: bool = False
+    """Compute what is inside the encoder's blocks and the decoder's layers again for the backward pass instead of
+    keeping it: less memory, the same gradients, up to a third more time."""
+    compile: bool = False
+    """Compile encoder and decoder with torch.compile: faster on a GPU, after minutes of compiling."""
     seed: int = 0
     workers: int = 0
     """Processes that load pictures."""
@@ -115,6 +124,8 @@ class TrainConfig:
     """Also keep the weights after each of the last so many epochs, in last/epoch_NNN, to average them."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     """Who else is told what metrics.jsonl is told. The command line tells TensorBoard."""
+    save_steps: int | None = None
+    """Steps between two more of them, for epochs that are too long to lose."""
     progress: bool = True
 
     def __post_init__(self):
@@ -127,8 +138,9 @@ class TrainConfig:
                              "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
-        for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "accumulate", "captions_per_image", "max_words", "log_every", "save_every",
+                     "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.start is not None and self.encoder_weights not in (None, "package"):
             raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "

@@ -13,12 +13,13 @@ CLOCKS = ("seconds", "pictures_per_second", "data_wait", "memory_gib", "seconds_
 
 
 class Monitor:
-    """Watches a training loop: ``for batch in monitor.watch(batches)``, then ``monitor.figures(steps_left)``.
+    """Watches a training loop: ``for batch in monitor.watch(batches)``, and ``monitor.figures(left)`` after a step.
 
-    The wait for data is the time inside ``next`` of the loader. On a GPU, steps run on after their call has returned;
-    whoever reads a loss waits for them, so times are right where one is read now and then.
+    The wait for data is the time inside ``next`` of the loader. The clock is one that nobody sets back.
 
-    Args: pictures: in one step, of all processes together.
+    Args:
+        pictures: in one step, of all processes together.
+        device: whose memory is looked at.
     """
 
     def __init__(self, pictures: int, device: torch.device, clock: Callable[[], float] = time.perf_counter):
@@ -39,11 +40,14 @@ class Monitor:
             self.waited += self.clock() - asked
             if batch is None:
                 return
-            self.steps += 1
             yield batch
 
+    def step(self) -> None:
+        """A step is finished."""
+        self.steps += 1
+
     def figures(self, steps_left: int) -> dict[str, float]:
-        """Since they were last asked for, or the epoch began; for metrics.jsonl. To be called at the end of a step."""
+        """Since they were last asked for, or the epoch began; memory since the process did. Time left: of training."""
         passed = max(self.clock() - self.began, 1e-9)
         found = {"pictures_per_second": self.steps * self.pictures / passed, "data_wait": self.waited / passed,
                  "memory_gib": peak_memory(self.device) / 2**30, "seconds_left": steps_left * passed / self.steps}

@@ -9,9 +9,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from .. import checkpoint
 from ..captioner import Captioner
+from ..files import replace_folder
 from .config import TrainConfig
+from .state import signature
 
 
 def scores(lines: Sequence[dict], config: TrainConfig) -> list[float]:
@@ -35,18 +39,25 @@ def out_of_patience(lines: Sequence[dict], config: TrainConfig) -> bool:
     return 0 < config.patience < len(found) and max(found[-config.patience :]) <= max(found[: -config.patience])
 
 
-def keep(captioner: Captioner, lines: Sequence[dict], epoch: int, config: TrainConfig, signature: str) -> None:
+def keep(captioner: Captioner, lines: Sequence[dict], epoch: int, config: TrainConfig,
+         weights: dict[str, Tensor] | None = None) -> None:
     """Write the weights of this epoch to ``best`` if it is that, and to ``last/epoch_NNN``, where older ones go.
 
     ``captioner`` was just validated, and ``lines`` end with that. A run that asks for none of caption_every, patience
-    and keep_last keeps its last checkpoint alone.
+    and keep_last keeps its last checkpoint alone. ``weights``: the captioner's, where it holds only parts of them.
     """
     if (config.caption_every or config.patience or config.keep_last) and is_best(lines, config):
-        checkpoint.save(config.folder / "best", captioner, signature=signature)
+        write(config.folder / "best", captioner, config, weights)
     if config.keep_last:
-        checkpoint.save(config.folder / "last" / f"epoch_{epoch:03d}", captioner, signature=signature)
+        write(config.folder / "last" / f"epoch_{epoch:03d}", captioner, config, weights)
         for old in epochs_kept(config.folder)[: -config.keep_last]:
             shutil.rmtree(old)
+
+
+def write(folder: Path, captioner: Captioner, config: TrainConfig, weights: dict[str, Tensor] | None) -> None:
+    """A checkpoint to caption with, not to go on from."""
+    with replace_folder(folder) as new:
+        checkpoint.write(new, captioner, signature=signature(config), weights=weights)
 
 
 def epochs_kept(run: str | Path) -> list[Path]:

@@ -69,9 +69,11 @@ class Tracker:
         shape = {"dataformats": "NHWC"} if self.name == "tensorboard" else {}
         self.accelerator.get_tracker(self.name).log_images({name: picture}, step=step, **shape)
 
-    def end(self) -> None:
-        """Write out what is left."""
-        if self.name != "none":
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.name != "none":  # write out what is left
             self.accelerator.end_training()
 
 

@@ -9,37 +9,25 @@ from ..captioner import Captioner
 from ..datasets.base import CaptionDataset
 from ..evaluation import per_image_cider, token_accuracy
 from ..reports import caption_split, mean
-from .batches import Batches, open_split
+from .batches import Batches
 from .config import TrainConfig
 from .objective import next_words
-
-
-class Judge:
-    """Validates after an epoch: the loss after each, CIDEr-D after every ``caption_every`` and after the last."""
-
-    def __init__(self, val: Batches, config: TrainConfig):
-        self.val, self.config = val, config
-        self.pictures = open_split(config, "val", config.caption_limit) if config.caption_every else None
-
-    def __call__(self, model, captioner: Captioner, epoch: int) -> dict[str, float]:
-        """What the log is told of the epoch, counted from 1. ``model`` is the captioner, perhaps wrapped."""
-        found, every = validate(model, self.val, captioner.device), self.config.caption_every
-        if every and (epoch % every == 0 or epoch == self.config.epochs):
-            found["cider"] = caption_score(captioner, self.pictures, self.config)
-        return found
+from .processes import gather_numbers
 
 
 @torch.no_grad()
-def validate(model, val: Batches, device) -> dict[str, float]:
-    """Loss and token accuracy under teacher forcing, over the validation pictures."""
+def validate(model, val: Batches, accelerator) -> dict[str, float]:
+    """Loss and token accuracy under teacher forcing, over the validation pictures: each process looks at its share."""
     model.eval()
     sums = torch.zeros(3, dtype=torch.double)
-    for images, ids in val.epoch(0, shuffle=False, drop_last=False):
-        images, ids = images.to(device), ids.to(device)
+    for batch in val.epoch(0, shuffle=False, drop_last=False):
+        images, ids = batch.to(accelerator.device)
         logits, due = next_words(model, images, ids)
-        sums += torch.tensor([F.cross_entropy(logits, due, reduction="sum"),
-                              token_accuracy(logits, due) * len(due), len(due)])
-    return {"val_loss": float(sums[0] / sums[2]), "val_accuracy": float(sums[1] / sums[2])}
+        if len(due):
+            sums += torch.tensor([F.cross_entropy(logits, due, reduction="sum"),
+                                  token_accuracy(logits, due) * len(due), len(due)])
+    loss, hits, words = gather_numbers(accelerator, sums.tolist()).sum(dim=0).tolist()
+    return {"val_loss": loss / words, "val_accuracy": hits / words}
 
 
 def caption_score(captioner: Captioner, dataset: CaptionDataset, config: TrainConfig) -> float:

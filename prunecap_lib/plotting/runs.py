@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,17 +27,18 @@ def draw_samples(pictures: Sequence[Image.Image], captions: Sequence[Caption], r
     """
     rows = len(pictures)
     with style() as plt:
-        fig, axes = plt.subplots(rows, 3, figsize=(7.5, 2.9 * rows), squeeze=False)
-        for row, picture, caption, reference in zip(axes, pictures, captions, references, strict=True):
+        fig = plt.figure(figsize=(7.5, 3.2 * rows))
+        parts = fig.subfigures(rows, 1, squeeze=False)[:, 0]
+        for part, picture, caption, reference in zip(parts, pictures, captions, references, strict=True):
+            row = part.subplots(1, 3)
             picture = seen_part(picture, preprocessing, SIDE)
             H, W = caption.grid
             show_picture(row[0], picture, "what the encoder sees", grid=caption.grid)
             show_picture(row[1], dim_dropped(picture, caption.kept, caption.grid),
                          f"after prune: {len(caption.kept)} of {H * W}")
             show_map(row[2], picture, mean_map(caption.attention), "mean attention of all words")
-            row[0].text(0, -0.06, f"“{caption.text}”", transform=row[0].transAxes, va="top", fontsize=11)
-            row[0].text(0, -0.17, f"a person: {reference}", transform=row[0].transAxes, va="top", fontsize=9)
-        fig.subplots_adjust(hspace=0.35)
+            said = [textwrap.fill(text, 80) for text in (f"“{caption.text}”", f"a person: {reference}")]
+            part.suptitle("\n".join(said), fontsize=10, x=0.02, ha="left")
         return fig
 
 

@@ -18,6 +18,7 @@ from .batches import Batches, open_split
 from .config import TrainConfig
 from .epoch_end import EpochEnd
 from .log import Log
+from .machine import fit_to_machine
 from .monitor import Monitor
 from .objective import objective
 from .outcome import Outcomes
@@ -86,13 +87,14 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
     batches, val = one_after_another(accelerator, lambda: [
         Batches(split, captioner, config, process=accelerator.process_index, processes=processes)
         for split in (dataset, open_split(config, "val", config.val_limit))])
+    average = moving_average(captioner, config.ema) if config.ema else None
+    fit_to_machine(captioner, config)
     groups = parameter_groups(captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
     total = batches.steps * config.epochs
     tracker = Tracker(accelerator, config, step)
     log = Log(folder / "metrics.jsonl", step, validated=place.epochs * batches.steps == step, writes=main,
               tell=tracker.log)
-    average = moving_average(captioner, config.ema) if config.ema else None
     model, optimizer = accelerator.prepare(captioner, optimizer)
     kept = accelerator.prepare_model(average.module, evaluation_mode=True) if average else model
     teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.start else None

@@ -190,7 +190,8 @@ class TrainConfig:
 
     def captioner_config(self, image_size: int) -> CaptionerConfig:
         """The captioner's part of these settings."""
-        package = self.encoder if self.encoder_weights == "package" else None
+        # an encoder that is trained is no longer the package's, and belongs in the checkpoint
+        package = self.encoder if self.encoder_weights == "package" and self.freeze_encoder else None
         return CaptionerConfig(encoder=self.encoder, image_size=image_size, prune_ratio=self.prune_ratio,
                                scorer=self.scorer, d_model=self.d_model, layers=self.layers, heads=self.heads,
                                ffn=self.ffn, dropout=self.dropout, max_length=self.max_words + 2,

@@ -78,7 +78,7 @@ def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["dance"], "choose caption, train, evaluate, cost, data"),
+    (["dance"], "choose caption, train, average, evaluate, cost, data"),
     (["caption", "no.jpg", "--checkpoint", "MODEL"], "no.jpg not found"),
     (["caption", "A", "--checkpoint", "no-such"], "shipped are"),
     (["caption", "A", "--checkpoint", "MODEL", "--prune-ratio", "1"], "prune ratio 1"),

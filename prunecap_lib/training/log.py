@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -16,9 +17,11 @@ class Log:
     Attributes: lines: all that were written, the last one last.
     """
 
-    def __init__(self, path: Path, step: int, *, validated: bool = True, writes: bool = True):
-        """``validated``: the validation after ``step`` belongs to the checkpoint, too."""
-        self.path, self.writes, self.started = path, writes, time.perf_counter()
+    def __init__(self, path: Path, step: int, *, validated: bool = True, writes: bool = True,
+                 tell: Callable[[dict], None] | None = None):
+        """``validated``: the validation after ``step`` belongs to the checkpoint, too. ``tell``: who else hears of each
+        new line."""
+        self.path, self.writes, self.tell, self.started = path, writes, tell, time.perf_counter()
         old = path.read_text().splitlines() if step and path.exists() else []
         self.lines = [line for line in whole(old) if line["step"] < step or line["step"] == step
                       and (validated or "val_loss" not in line)]
@@ -38,6 +41,8 @@ class Log:
             except OSError as error:
                 raise CheckpointError(f"could not write {self.path}: {error.strerror or error}; free some space, then "
                                       "run the same command: it goes on from the last checkpoint") from error
+        if self.tell:
+            self.tell(line)
 
 
 def whole(lines: list[str]) -> list[dict]:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from ..captioner import Captioner
 from ..errors import TrainingStopped
 from ..evaluation import token_accuracy
 from ..files import recover_folder
+from .average import moving_average
 from .batches import Batches, open_split
 from .config import TrainConfig
+from .epoch_end import EpochEnd
 from .log import Log
 from .machine import fit_to_machine
 from .monitor import Monitor
-from .objective import next_words, objective
+from .objective import objective
 from .outcome import Outcomes
-from .processes import check_same_step, gather_numbers, one_after_another, own_random_state, start_accelerator
+from .processes import check_same_step, one_after_another, own_random_state, start_accelerator
+from .progress import out_of_patience
 from .start import first_captioner, load_teacher
 from .state import Place, load_state, save, saved_place
 from .stopping import StopSignals
+from .tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,24 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def parameter_groups(captioner: Captioner, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms and position tables do not."""
-    trained = [p for p in captioner.parameters() if p.requires_grad]
-    return [{"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
+def parameter_groups(captioner: Captioner, weight_decay: float, encoder_share: float = 1.0) -> list[dict]:
+    """Matrices decay; biases, norms and position tables do not.
+
+    Args: encoder_share: of the learning rate, what the encoder's parameters get; each group knows its "share".
+    """
+    trained = {name: p for name, p in captioner.named_parameters() if p.requires_grad}
+    share = {name: encoder_share if name.startswith("encoder.") else 1.0 for name in trained}
+    return [{"params": [p for name, p in trained.items() if share[name] == one and (p.dim() > 1) == matrix],
+             "weight_decay": weight_decay if matrix else 0.0, "share": one}
+            for one in sorted(set(share.values()), reverse=True) for matrix in (True, False)]
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainResult:
     """Train a captioner, or go on with the run found in ``config.out``.
+
+    Args:
+        after_epoch: called with the captioner as it is kept and the lines of metrics.jsonl so far, in the main process;
+            may return pictures that it drew, for the tracker: {name: PNG file}. See ``plotting.RunFigures``.
 
     Several processes, started by ``accelerate launch`` or ``torchrun``, train one captioner: each calls this.
 
@@ -74,25 +87,33 @@ def train(config: TrainConfig) -> TrainResult:
     batches, val = one_after_another(accelerator, lambda: [
         Batches(split, captioner, config, process=accelerator.process_index, processes=processes)
         for split in (dataset, open_split(config, "val", config.val_limit))])
+    average = moving_average(captioner, config.ema) if config.ema else None
     fit_to_machine(captioner, config)
-    optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
+    groups = parameter_groups(captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
     total = batches.steps * config.epochs
-    log = Log(folder / "metrics.jsonl", step, validated=place.epochs * batches.steps == step, writes=main)
+    tracker = Tracker(accelerator, config, step)
+    log = Log(folder / "metrics.jsonl", step, validated=place.epochs * batches.steps == step, writes=main,
+              tell=tracker.log)
     model, optimizer = accelerator.prepare(captioner, optimizer)
+    kept = accelerator.prepare_model(average.module, evaluation_mode=True) if average else model
     teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.start else None
     own_random_state(accelerator, config)
     if step:
         load_state(saved, accelerator, model, optimizer, config)
-    monitor, outcomes = Monitor(batches.pictures), Outcomes(accelerator, batches, folder)
+    monitor, outcomes = Monitor(batches.pictures, accelerator.device), Outcomes(accelerator, batches, folder)
+    finish = EpochEnd(accelerator, config, val, log, tracker, after_epoch)
     bar = tqdm(total=total, initial=step, disable=not (config.progress and main), desc=folder.name, unit="step")
-    with StopSignals() as stop, bar:
+    with StopSignals() as stop, bar, tracker:
         for epoch in range(place.epochs, config.epochs):
+            if out_of_patience(log.lines, config):
+                break
             model.train()
             for batch in monitor.watch(batches.epoch(epoch, start=step - epoch * batches.steps)):
                 logged = (step + 1) % config.log_every == 0
                 lr = learning_rate(step, total, config.lr, config.warmup)
                 for group in optimizer.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group["share"]
                 with accelerator.accumulate(model):
                     images, ids = batch.to(accelerator.device)
                     loss, logits, due = objective(model, images, ids, config, teacher, batch.weights)
@@ -105,34 +126,21 @@ def train(config: TrainConfig) -> TrainResult:
                     optimizer.step()
                     optimizer.zero_grad()
                 step += 1
+                if average:
+                    average.update(captioner, step)
                 monitor.step()
                 bar.update()
                 if logged:
                     log.write(step=step, epoch=step / batches.steps, lr=lr, loss=outcome.loss,
-                              accuracy=outcome.accuracy, **monitor.figures())
-                    bar.set_postfix(loss=f"{outcome.loss:.3f}")
+                              accuracy=outcome.accuracy, **monitor.figures(total - step))
+                    bar.set_postfix(loss=f"{outcome.loss:.3f}", waiting=f"{log.lines[-1]['data_wait']:.0%}")
                 if outcome.stop or config.save_steps and step % config.save_steps == 0:
-                    save(saved, accelerator, model, optimizer, config, Place(step, epoch))
+                    save(saved, accelerator, model, optimizer, config, Place(step, epoch), kept)
                 if outcome.stop:
                     raise TrainingStopped(f"stopped at step {step} of {total}; {saved} is saved, and the same command "
                                           "goes on from there", outcome.stop)
-            log.write(step=step, epoch=epoch + 1, **validate(model, val, accelerator))
-            if (epoch + 1) % config.save_every == 0 or epoch + 1 == config.epochs:
-                save(saved, accelerator, model, optimizer, config, Place(step, epoch + 1))
+            last = finish(kept, step, epoch + 1)
+            if (epoch + 1) % config.save_every == 0 or last:
+                save(saved, accelerator, model, optimizer, config, Place(step, epoch + 1), kept)
     # Accelerate wrapped forward for autocast; hand back the plain model
-    return TrainResult(accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval(), folder, log.lines)
-
-
-@torch.no_grad()
-def validate(model, val: Batches, accelerator) -> dict[str, float]:
-    """Loss and token accuracy under teacher forcing, over the validation pictures: each process looks at its share."""
-    model.eval()
-    sums = torch.zeros(3, dtype=torch.double)
-    for batch in val.epoch(0, shuffle=False, drop_last=False):
-        images, ids = batch.to(accelerator.device)
-        logits, due = next_words(model, images, ids)
-        if len(due):
-            sums += torch.tensor([F.cross_entropy(logits, due, reduction="sum"),
-                                  token_accuracy(logits, due) * len(due), len(due)])
-    loss, hits, words = gather_numbers(accelerator, sums.tolist()).sum(dim=0).tolist()
-    return {"val_loss": loss / words, "val_accuracy": hits / words}
+    return TrainResult(accelerator.unwrap_model(kept, keep_fp32_wrapper=False).eval(), folder, log.lines)

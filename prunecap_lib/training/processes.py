@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, InputError, PrunecapError
 from .config import TrainConfig
+from .tracking import accelerator_settings
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
@@ -24,7 +25,8 @@ def start_accelerator(config: TrainConfig):
     """Hugging Face's Accelerator. How many processes there are, where, and whether they shard the weights (FSDP), it
     learns from ``accelerate launch``, ``torchrun`` or Slurm.
 
-    Raises InputError where the machine cannot compute in the precision that was asked for.
+    Raises InputError where the machine cannot compute in the precision that was asked for, where the tracker is not
+    installed, and where weights are sharded that must be whole.
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
@@ -34,9 +36,20 @@ def start_accelerator(config: TrainConfig):
     # A run before this one, in this process, may have had another precision, which Accelerate would insist on. It has
     # no public way to forget one; the processes' connection stays as it is.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision, cpu=on_cpu,
-                       gradient_accumulation_steps=config.accumulate,
-                       kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision, cpu=on_cpu,
+                              gradient_accumulation_steps=config.accumulate,
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+                              **accelerator_settings(config))
+    for name in ("ema", "caption_every"):
+        if is_sharded(accelerator) and getattr(config, name):
+            raise InputError(f"{name} {getattr(config, name)} needs the whole captioner in each process, and FSDP "
+                             f"shards it; leave {name} 0, or train without FSDP")
+    return accelerator
+
+
+def is_sharded(accelerator) -> bool:
+    """Does each process hold a part of the weights only?"""
+    return accelerator.distributed_type == "FSDP"
 
 
 def one_after_another(accelerator, make: Callable[[], T]) -> T:

@@ -13,7 +13,7 @@ from ..text import Vocabulary
 from .config import TrainConfig
 
 # a captioner's settings that a run may change without changing the shape of any weight
-_FREE = {"prune_ratio", "scorer", "dropout", "frozen_encoder", "schedule", "max_length"}
+_FREE = {"prune_ratio", "scorer", "dropout", "frozen_encoder", "schedule", "max_length", "encoder_package"}
 
 
 def first_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:

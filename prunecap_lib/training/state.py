@@ -1,7 +1,8 @@
 """How does a run go on exactly where it stopped? Optimizer moments, random states and step, without pickle.
 
 ``state.safetensors`` holds AdamW's moments by parameter (``optimizer.NAME.exp_avg``) and the random state of each
-process (``rng.cpu`` [P, bytes]); ``state.json`` where the run stands, and what may not change before it goes on.
+process (``rng.cpu`` [P, bytes]), and, where the checkpoint holds their moving average, the weights in training
+(``trained.NAME``); ``state.json`` where the run stands, and what may not change before it goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .processes import raise_together
 # settings that may differ between a run and its continuation; of batch_size and accumulate only the product with the
 # processes may not
 _FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "save_steps", "max_unreadable", "batch_size",
-         "accumulate", "checkpoint_activations", "compile"}
+         "accumulate", "checkpoint_activations", "compile", "keep_last", "tracker"}
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,27 @@ def start_fingerprint(config: TrainConfig) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place: Place) -> None:
+def signature(config: TrainConfig) -> str:
+    """What a checkpoint says of its origin."""
+    return json.dumps({key: value for key, value in asdict(config).items() if key not in ("out", "root")})
+
+
+def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place: Place, kept) -> None:
     """Swap the captioner and the state to go on from in as one folder. To be called in all processes.
+
+    Args: kept: the model itself, or its moving average.
 
     Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
     """
-    weights = accelerator.get_state_dict(model)
+    weights = accelerator.get_state_dict(kept)
     tensors = _moments(model, optimizer) | _random_states(accelerator)
+    if kept is not model:
+        tensors |= {f"trained.{name}": p.detach().cpu().contiguous() for name, p in _trained(accelerator, model)}
     failed = None
     if accelerator.is_main_process:
-        signature = json.dumps({key: value for key, value in asdict(config).items() if key not in ("out", "root")})
         try:
             with replace_folder(folder) as new:
-                checkpoint.write(new, accelerator.unwrap_model(model), signature=signature, weights=weights)
+                checkpoint.write(new, accelerator.unwrap_model(kept), signature=signature(config), weights=weights)
                 _write_state(new, tensors, accelerator, config, place)
         except CheckpointError as error:
             failed = error
@@ -127,7 +136,8 @@ def _product(shares: dict[str, int]) -> int:
 
 
 def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig) -> None:
-    """Restore the optimizer's moments, the loss scale and this process's random state.
+    """Restore the optimizer's moments, the loss scale, this process's random state, and weights that the checkpoint's
+    captioner does not have because it is their moving average.
 
     Where there were fewer processes before, the new ones draw new noise (for dropout and the scorer 'random').
     """
@@ -143,6 +153,10 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
                 moments.setdefault(name, {})[moment] = value
     set_optimizer_state_dict(model, optimizer.optimizer, whole,
                              options=_whole(broadcast_from_rank0=accelerator.num_processes > 1))
+    with torch.no_grad():
+        for name, value in _trained(accelerator, model):
+            if (before := tensors.get(f"trained.{name}")) is not None:
+                value.copy_(before)
     if accelerator.scaler and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
     index = accelerator.process_index
@@ -158,6 +172,11 @@ def _whole(**more):
     """Whole tensors on the CPU of the main process, however processes share them out."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions
     return StateDictOptions(full_state_dict=True, cpu_offload=True, **more)
+
+
+def _trained(accelerator, model) -> list[tuple[str, Tensor]]:
+    """The weights in training, by name."""
+    return [(name, p) for name, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad]
 
 
 def _moments(model, optimizer) -> dict[str, Tensor]:

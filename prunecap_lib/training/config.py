@@ -26,6 +26,15 @@ class TrainConfig:
     start: str | None = None
     """A checkpoint to start from: a name under data/checkpoints ('scenes-vit') or a folder. Its weights, vocabulary and
     preprocessing are kept, and its sizes must be this run's. It is the teacher, too."""
+    objective: Literal["cross_entropy", "self_critical"] = "cross_entropy"
+    """What is learned: the next word of given captions; or, as a second stage, to draw captions of a high CIDEr-D
+    (Rennie et al. 2017). The second needs ``start``, no teacher, and a learning rate of 1e-5 to 1e-4."""
+    samples: int = 5
+    """Captions that a self-critical run draws of each picture."""
+    baseline: Literal["others", "greedy"] = "others"
+    """What a drawn caption's CIDEr-D must exceed: the mean of the picture's other samples, or its greedy caption's."""
+    reward_eos: bool = True
+    """The end of a caption counts as a word in its CIDEr-D. Without, captions learn to stop in "with a"."""
 
     encoder: str = "vit"
     """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
@@ -119,6 +128,12 @@ class TrainConfig:
         for name in ("ratio_weight", "word_weight", "feature_weight"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
+        if self.self_critical:
+            if self.start is None:
+                raise InputError("objective 'self_critical' has no start: a captioner that knows no word draws nothing "
+                                 "that scores; train with 'cross_entropy' first and name its checkpoint as start")
+            if self.samples < (2 if self.baseline == "others" else 1):
+                raise InputError(f"samples is {self.samples}; baseline 'others' needs at least 2, 'greedy' 1")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
@@ -130,6 +145,16 @@ class TrainConfig:
                      vocabulary_size=2033, d_model=512, layers=2, heads=4, ffn=2048, dropout=0.1, lr=1e-3,
                      prune_ratio=0.3, captions_per_image=1, weight_decay=0.0, warmup=0.0, tie_weights=False)
         return cls(**{**table, **changes})
+
+    @property
+    def self_critical(self) -> bool:
+        """Is it the second stage, in which captions are drawn?"""
+        return self.objective == "self_critical"
+
+    @property
+    def taught(self) -> bool:
+        """Is there a teacher?"""
+        return self.start is not None and not self.self_critical
 
     @property
     def folder(self) -> Path:

@@ -19,6 +19,8 @@ from ..files import recover_folder, replace_folder
 from .batches import Batches, open_split
 from .config import TrainConfig
 from .objective import next_words, objective
+from .self_critical import SampledBatches, SelfCritical, validate_captions
+from .self_critical import signature as reward_signature
 from .start import first_captioner, load_teacher
 from .state import load_state, save_state, saved_step
 
@@ -67,13 +69,14 @@ def train(config: TrainConfig) -> TrainResult:
     dataset = open_split(config, "train", config.limit)
     step = saved_step(saved, config) if saved.exists() else 0
     captioner = Captioner.load(saved) if step else first_captioner(config, dataset.captions)
-    batches = Batches(dataset, captioner, config)
+    critic = SelfCritical(dataset.captions, captioner.vocabulary, config) if config.self_critical else None
+    batches = (SampledBatches if critic else Batches)(dataset, captioner, config)
     val = Batches(open_split(config, "val", config.val_limit), captioner, config)
     optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
     total = batches.steps * config.epochs
     log = Log(folder / "metrics.jsonl", step)
     model, optimizer = accelerator.prepare(captioner, optimizer)
-    teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.start else None
+    teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.taught else None
     if step:
         load_state(saved, optimizer)
     bar = tqdm(total=total, initial=step, disable=not config.progress, desc=folder.name, unit="step")
@@ -84,7 +87,7 @@ def train(config: TrainConfig) -> TrainResult:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             images, ids = images.to(accelerator.device), ids.to(accelerator.device)
-            loss, logits, due = objective(model, images, ids, config, teacher)
+            loss, logits, due = (critic or objective)(model, images, ids, config, teacher)
             if not math.isfinite(loss.item()):
                 raise TrainingError(f"the loss is {loss.item()} at step {step}; the checkpoint in {saved} is from "
                                     "before. Lower --lr or train with --precision fp32")
@@ -96,9 +99,10 @@ def train(config: TrainConfig) -> TrainResult:
             bar.update()
             if step % config.log_every == 0:
                 log.write(step=step, epoch=step / batches.steps, lr=lr, loss=loss.item(),
-                          accuracy=token_accuracy(logits, due))
+                          accuracy=token_accuracy(logits, due), **(critic.figures() if critic else {}))
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        log.write(step=step, epoch=epoch + 1, **validate(model, val, accelerator.device))
+        log.write(step=step, epoch=epoch + 1, **validate(model, val, accelerator.device),
+                  **(validate_captions(accelerator.unwrap_model(model), val) if critic else {}))
         if (epoch + 1) % config.save_every == 0 or epoch + 1 == config.epochs:
             save(saved, accelerator.unwrap_model(model), optimizer, step, config)
     bar.close()
@@ -121,9 +125,11 @@ def validate(model, val: Batches, device) -> dict[str, float]:
 
 def save(folder: Path, captioner: Captioner, optimizer, step: int, config: TrainConfig) -> None:
     """The captioner and the state to go on from, swapped in as one folder."""
-    signature = json.dumps({key: value for key, value in asdict(config).items() if key not in ("out", "root")})
+    signature = {key: value for key, value in asdict(config).items() if key not in ("out", "root")}
+    if config.self_critical:
+        signature["reward"] = reward_signature(config)
     with replace_folder(folder) as new:
-        checkpoint.write(new, captioner, signature=signature)
+        checkpoint.write(new, captioner, signature=json.dumps(signature))
         save_state(new, optimizer, step, config)
 
 

@@ -68,13 +68,15 @@ class Parts:
     state_dict: dict[str, Tensor]
 
 
-def write(folder: Path, captioner, *, half: bool = False, signature: str = "") -> None:
-    """Write the two files into an existing folder."""
+def write(folder: Path, captioner, *, half: bool = False, signature: str = "",
+          weights: dict[str, Tensor] | None = None) -> None:
+    """Write the two files into an existing folder. ``weights``: the captioner's, where it holds only parts of them."""
     from safetensors.torch import save_file
     config = captioner.config
     if config.schedule != "auto" or captioner.encoder.pays is None:  # it may have been set later
         config = replace(config, schedule=captioner.encoder.schedule)
-    state = {key: value.detach().cpu() for key, value in captioner.state_dict().items() if not packaged(key, config)}
+    state = {key: value.detach().cpu() for key, value in (weights or captioner.state_dict()).items()
+             if not packaged(key, config)}
     if config.tie_weights:
         del state["decoder.output.weight"]
     if half:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .attention import CrossAttention, SelfAttention
 from .errors import InputError
 from .masks import causal_mask, padding_mask
+from .recompute import segment
 from .text import BOS
 
 MemoryKV = list[tuple[Tensor, Tensor]]
@@ -87,7 +88,12 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Words so far and visual tokens in, scores of the next word out."""
+    """Words so far and visual tokens in, scores of the next word out.
+
+    Attributes: recompute: are layers computed again for the backward pass (``recompute.segment``)?
+    """
+
+    recompute: bool = False
 
     def __init__(self, vocab_size: int, *, d_model: int = 512, layers: int = 2, heads: int = 4, ffn: int = 2048,
                  dropout: float = 0.1, max_length: int = 40, positions: str = "learned", tie_weights: bool = True):
@@ -133,7 +139,7 @@ class Decoder(nn.Module):
         x = self.embedding(ids).view(B, rows // B, T, -1)
         collected = []
         for layer, memory_kv in zip(self.layers, self.project_memory(memory), strict=True):
-            x, weights = layer(x, memory_kv, mask, need_weights, kept)
+            x, weights = segment(self.recompute, layer, x, memory_kv, mask, need_weights, kept)
             if need_weights:
                 # [B, h, R*T, S] -> [B*R, h, T, S]
                 collected.append(weights.unflatten(2, (rows // B, T)).transpose(1, 2).flatten(0, 1))

@@ -23,3 +23,14 @@ class CheckpointError(PrunecapError, ValueError):
 
 class TrainingError(PrunecapError, RuntimeError):
     """A training run that cannot go on; the last good checkpoint is kept."""
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """A run that was told to stop, and has saved where it was. No ``Exception``: what called the run should stop, too.
+
+    Attributes: signal: the number of the signal that told it.
+    """
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal

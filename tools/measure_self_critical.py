@@ -21,16 +21,16 @@ from pathlib import Path
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.evaluation import bootstrap_interval, diversity, per_image_cider, score_captions
+from prunecap_lib.evaluation.reward import reward_signature
 from prunecap_lib.files import write_text
 from prunecap_lib.reports import caption_split, mean, provenance, write_json
 from prunecap_lib.text import tokenize
-from prunecap_lib.training.self_critical import signature
 
 START = "photos-lite0"
 RUNS = {"standard": {}, "no-eos": dict(reward_eos=False), "greedy": dict(baseline="greedy")}
 SETTINGS = dict(dataset="flickr8k", encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
                 freeze_encoder=True, cache_features=True, d_model=256, layers=2, heads=4, ffn=1024, dropout=0.0,
-                batch_size=64, epochs=3, lr=3e-4, val_limit=1000, log_every=10)
+                batch_size=64, epochs=3, lr=3e-4, val_limit=1000, caption_limit=None, log_every=10)
 SEARCHES = {"greedy": dict(method="greedy"), "beam5": dict(method="beam", beam_size=5)}
 LOOSE_ENDS = frozenset("a an the with in on of and to at by for from into onto over under near through while as is are "
                        "its his her their".split())
@@ -76,7 +76,8 @@ def row(config: TrainConfig, dataset) -> dict:
     """One run: trained, scored, and where its log says rewards and validation went."""
     result = train(config)
     log = [{key: line[key] for key in ("step", "val_loss", "cider")} for line in result.history if "cider" in line]
-    return {"signature": signature(config), "config": asdict(config), "seconds": result.history[-1]["seconds"],
+    said = reward_signature(eos=config.reward_eos, baseline=config.baseline, samples=config.samples)
+    return {"reward": said, "config": asdict(config), "seconds": result.history[-1]["seconds"],
             "rewards": [[line["step"], line["reward"]] for line in result.history if "reward" in line],
             "epochs": log, "after": scored(result.captioner.eval(), dataset)}
 

@@ -12,6 +12,7 @@ Image captioning whose decoder looks at fewer visual tokens.
 commands:
   caption    caption pictures, and draw which tokens were kept and where each word looked
   train      train a captioner, or go on with a run that was stopped
+  average    one checkpoint from the last few of a run
   evaluate   caption a data set's split and score the captions
   cost       count operations, seconds and training memory, pruned and not
   data       draw Scenes, or look at what is in a data set
@@ -26,7 +27,7 @@ examples:
 
 prunecap COMMAND --help lists a command's options.
 """
-COMMANDS = ("caption", "train", "evaluate", "cost", "data")
+COMMANDS = ("caption", "train", "average", "evaluate", "cost", "data")
 
 
 def main(argv: list[str] | None = None) -> None:

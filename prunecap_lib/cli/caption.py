@@ -19,6 +19,7 @@ examples:
   prunecap caption *.jpg --method greedy --json
   prunecap caption photo.jpg --checkpoint photos-lite0 --prune-ratio 0.3 --figure out.png
   prunecap caption photo.jpg --checkpoint runs/vit/checkpoint --schedule 0.7@2,4/key_norm
+  prunecap caption coco/test2014 --checkpoint runs/coco/checkpoint --results captions_test2014_prunecap_results.json
 """
 
 
@@ -44,18 +45,26 @@ class CaptionCommand:
     """Draw picture, kept tokens, caption, mean attention and one map a word. Several pictures: a folder."""
     json: bool = False
     """Print one JSON object a picture instead: text, words, ids, log_prob, kept, grid."""
+    results: Path | None = None
+    """Also write the captions in COCO's results format, as for pictures without references: the COCO server's
+    test2014. A picture's id is the number that its file's name ends in. The server wants the results' name to be
+    captions_SPLIT_NAME_results.json, like captions_test2014_prunecap_results.json."""
     batch_size: int = 16
 
 
 def main(argv: list[str]) -> None:
     command = tyro.cli(CaptionCommand, args=argv, prog="prunecap caption", description=DESCRIPTION)
+    import torch
+
     from ..captioner import Captioner
     from ..preprocessing import load_image
+    from ..reports import ids_of_files, write_results
     from .options import set_schedule
     paths = picture_files(command.images)
-    captioner = Captioner.load(command.checkpoint)
+    ids = ids_of_files(paths) if command.results else {}
+    captioner = Captioner.load(command.checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
     set_schedule(captioner.encoder, command.schedule)
-    failed = 0
+    failed, texts = 0, {}
     for start in range(0, len(paths), command.batch_size):
         chunk, pictures = [], []
         for path in paths[start : start + command.batch_size]:
@@ -72,8 +81,12 @@ def main(argv: list[str]) -> None:
                                       scorer=command.scorer, return_attention=command.figure is not None)
         for path, picture, caption in zip(chunk, pictures, captions, strict=True):
             print(as_json(path, caption) if command.json else f"{path}\t{caption.text}")
+            texts[path] = caption.text
             if command.figure:
                 save_figure(figure_path(command.figure, path, len(paths)), picture, caption, captioner)
+    if command.results:
+        write_results(command.results, {ids[path]: text for path, text in texts.items()})
+        print(f"results: {command.results}", file=sys.stderr)
     if failed:
         sys.exit(2)
 

@@ -10,20 +10,30 @@ from typing import Literal
 
 import tyro
 
+from ..errors import InputError
+
 DESCRIPTION = """Caption every picture of a split and score the captions.
 
 examples:
-  prunecap evaluate --checkpoint scenes-vit --dataset scenes --split test
+  prunecap evaluate --checkpoint scenes-vit --dataset scenes --split test --html report
   prunecap evaluate --checkpoint photos-lite0 --dataset flickr8k --split dev --method beam --beam-size 5
   prunecap evaluate --checkpoint scenes-vit --dataset scenes --prune-ratio 0.5 --scorer random --metrics CIDEr
   prunecap evaluate --checkpoint scenes-vit --schedule 0.7,0.5@2,4/attention_received/fuse
+  prunecap evaluate --checkpoint runs/c --dataset coco --split val --results captions_val2014_prunecap_results.json
+  prunecap evaluate --captions captions_val2014_theirs_results.json --dataset coco --split test
+
+Several processes share the pictures, with the same outcome to the last digit; torchrun will do as well:
+  accelerate launch --multi_gpu --num_processes 4 -m prunecap_lib evaluate --checkpoint runs/coco/checkpoint ...
 """
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    checkpoint: str
+    checkpoint: str | None = None
     """A name under data/checkpoints, or a checkpoint's folder."""
+    captions: Path | None = None
+    """Instead of a checkpoint: score these captions, whoever wrote them. A file in COCO's results format, or a report
+    of --out."""
     dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
     split: str = "test"
     root: str | None = None
@@ -42,32 +52,83 @@ class EvaluateCommand:
     metrics: tuple[str, ...] = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
     """SPICE too where CoreNLP is at hand. METEOR takes ten seconds for 1,000 pictures."""
     batch_size: int = 64
+    """Pictures that a process captions at a time."""
     cache_features: bool = False
     """Encode every picture once and keep the features on disk, as in training."""
     seed: int = 0
+    """Of the scorer 'random', of the resampling behind the interval, and of whom captions are dealt to."""
     out: Path | None = None
     """Write the report, with all captions, as JSON."""
+    results: Path | None = None
+    """Write the captions in COCO's results format, as pycocotools and the COCO server take them. The server wants
+    the file's name to be captions_SPLIT_NAME_results.json, like captions_val2014_prunecap_results.json. For pictures
+    without references, like test2014, see prunecap caption --results."""
+    html: Path | None = None
+    """Write a page with every picture, its captions and its score, to search and to sort: into a folder, or to a
+    file that ends in .html, with a folder of small pictures beside it."""
     progress: bool = True
 
 
 def main(argv: list[str]) -> None:
     command = tyro.cli(EvaluateCommand, args=argv, prog="prunecap evaluate", description=DESCRIPTION)
+    if (command.checkpoint is None) == (command.captions is None):
+        raise InputError("give either --checkpoint, a model that captions, or --captions, a file of captions to score")
+    from ..reports import processes
+    if command.checkpoint is not None:
+        caption_and_score(command)
+    elif processes().is_main_process:
+        score_file(command)
+
+
+def caption_and_score(command: EvaluateCommand) -> None:
     from ..captioner import Captioner
-    from ..datasets import open_dataset
-    from ..reports import evaluate, write_json
+    from ..reports import evaluate, processes
     from .options import set_schedule
-    captioner = Captioner.load(command.checkpoint)
+    captioner = Captioner.load(command.checkpoint, device=processes().device)
     set_schedule(captioner.encoder, command.schedule)
-    dataset = open_dataset(command.dataset, split=command.split, root=command.root, limit=command.limit,
-                           size=captioner.config.image_size)
+    dataset = open_split(command, captioner.config.image_size)
     report, captions = evaluate(
         captioner, dataset, method=command.method, beam_size=command.beam_size, max_length=command.max_length,
         prune_ratio=command.prune_ratio, scorer=command.scorer, metrics=command.metrics,
         batch_size=command.batch_size, cache_features=command.cache_features, seed=command.seed,
         progress=command.progress)
-    report = {"checkpoint": command.checkpoint, **report}
+    if processes().is_main_process:
+        write({"checkpoint": command.checkpoint, **report}, captions, dataset, command, captioner.preprocessing)
+
+
+def score_file(command: EvaluateCommand) -> None:
+    from ..evaluation import run_signature
+    from ..reports import provenance, read_captions, score_split
+    dataset = open_split(command)
+    captions = read_captions(command.captions, dataset)
+    write({"captions_file": str(command.captions), "dataset": dataset.name, "split": dataset.split,
+           "pictures": len(dataset), **score_split(dataset, captions, metrics=command.metrics, seed=command.seed),
+           "signature": run_signature(), "provenance": provenance() | {"seed": command.seed}},
+          captions, dataset, command)
+
+
+def open_split(command: EvaluateCommand, image_size: int | None = None):
+    """The pictures to caption. Raises InputError now, not after hours, where their ids cannot be written as asked."""
+    from ..datasets import open_dataset
+    from ..reports import check_ids
+    dataset = open_dataset(command.dataset, split=command.split, root=command.root, limit=command.limit,
+                           size=image_size)
+    if command.results:
+        check_ids(dataset.image_ids)
+    return dataset
+
+
+def write(report: dict, captions: dict, dataset, command: EvaluateCommand, preprocessing=None) -> None:
+    """The report on stdout, and what else was asked for in files."""
+    from ..reports import write_html, write_json, write_results
     print(json.dumps(report, indent=1))
+    texts = {id: caption if isinstance(caption, str) else caption.text for id, caption in captions.items()}
     if command.out:
-        texts = {str(image_id): caption.text for image_id, caption in captions.items()}
-        write_json(command.out, report | {"captions": texts})
+        write_json(command.out, report | {"captions": {str(id): text for id, text in texts.items()}})
         print(f"report: {command.out}", file=sys.stderr)
+    if command.results:
+        write_results(command.results, texts)
+        print(f"results: {command.results}", file=sys.stderr)
+    if command.html:
+        page = write_html(command.html, report, dataset, captions, preprocessing=preprocessing)
+        print(f"page: {page}", file=sys.stderr)

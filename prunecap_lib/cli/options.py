@@ -27,9 +27,10 @@ def read_schedule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         str_from_instance=lambda schedule: ["none" if schedule is None else str(schedule)])
 
 
-def parse(command: type, argv: list[str], *, prog: str, description: str) -> Any:
-    """The command's dataclass, filled in from its options."""
-    return tyro.cli(command, args=argv, prog=prog, description=description, registry=REGISTRY)
+def parse(command: type, argv: list[str], *, prog: str, description: str, default: Any = None) -> Any:
+    """The command's dataclass, filled in from its options; ``default``: an instance to fill in what is not given."""
+    given = {} if default is None else {"default": default}
+    return tyro.cli(command, args=argv, prog=prog, description=description, registry=REGISTRY, **given)
 
 
 def set_schedule(encoder: Encoder, written: str | None) -> None:

@@ -1,12 +1,17 @@
-"""``prunecap train``: every field of TrainConfig is an option."""
+"""``prunecap train``: every field of TrainConfig is an option, and a preset can fill them in first."""
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import dataclass, fields
+from typing import Literal
+
 from ..training import TrainConfig, train
+from ..training.presets import FAMILIES
 from .options import parse
 
-DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/ and metrics.jsonl; the same command goes on
-with a run that was stopped.
+DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/, metrics.jsonl, curves.png and samples/; the same
+command goes on with a run that was stopped.
 
 examples:
   prunecap train --encoder vit --out runs/vit
@@ -14,12 +19,51 @@ examples:
   prunecap train --encoder vit --schedule 0.7@2,4/key_norm --out runs/vit-inside
   PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
+  prunecap train --preset recommended --encoder convnext_tiny --root photos/coco --out runs/coco
+  prunecap train --preset seed --root photos/coco --out runs/seed
 """
 
 
+@dataclass(frozen=True)
+class TrainCommand(TrainConfig):
+    preset: Literal["seed", "recommended"] | None = None
+    """Other defaults than these: the presentation's table, or what is recommended for photographs (pretrained encoder,
+    moving average, early stop). All other options still count."""
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """Who else is told what metrics.jsonl is told. TensorBoard: tensorboard --logdir RUN."""
+    draw: int = 4
+    """Validation pictures that are captioned and drawn after every epoch, in samples/; 0: none."""
+
+
 def main(argv: list[str]) -> None:
-    config = parse(TrainConfig, argv, prog="prunecap train", description=DESCRIPTION)
-    result = train(config)
+    command = parse(TrainCommand, argv, prog="prunecap train", description=DESCRIPTION + families(),
+                    default=with_preset(argv))
+    config = TrainConfig(**{field.name: getattr(command, field.name) for field in fields(TrainConfig)})
+    import matplotlib
+    matplotlib.use("Agg")  # no window
+    from ..plotting.runs import RunFigures
+    result = train(config, after_epoch=RunFigures(config, command.draw))
     last = [line for line in result.history if "val_loss" in line][-1]
     print(f"{result.out / 'checkpoint'}: validation loss {last['val_loss']:.3f}, "
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min")
+
+
+def with_preset(argv: list[str]) -> TrainCommand:
+    """The command before its other options are read: a preset's settings, for the encoder that is named."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--preset", "--encoder", "--start"):
+        reader.add_argument(option)
+    named = vars(reader.parse_known_args(argv)[0])
+    preset = named.pop("preset")
+    given = {key: value for key, value in named.items() if value is not None}
+    if preset not in ("seed", "recommended"):
+        return TrainCommand()
+    config = TrainConfig.seed_preset(**given) if preset == "seed" else TrainConfig.recommended(**given)
+    return TrainCommand(**vars(config) | {"preset": preset, "tracker": "tensorboard"})
+
+
+def families() -> str:
+    """What the recommended recipe can be told to train: one line a family."""
+    lines = [f"  {name:11} --encoder {family.encoder:44} inside: --schedule {family.schedule}"
+             for name, family in FAMILIES.items()]
+    return "\n".join(["", "one of each family for --preset recommended, and a schedule to train it under:", *lines, ""])

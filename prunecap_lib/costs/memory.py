@@ -32,6 +32,7 @@ from ..text import BOS
 from ..tokens import VisualTokens
 from ..training import TrainConfig
 from ..training.loop import parameter_groups
+from ..training.machine import fit_to_machine
 from .outline import NoNumbers, placeholder_vocabulary
 
 RESERVE = 3 * 2**29
@@ -166,6 +167,7 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         live = modes.enter_context(LiveBytes())
         modes.enter_context(NoNumbers())
         captioner = captioner.to_empty(device="cpu").train()
+        fit_to_machine(captioner, replace(config, compile=False))
         for tensor in (*captioner.parameters(), *captioner.buffers()):
             live.add(tensor)
             if not fake:
@@ -198,8 +200,8 @@ def autocast(precision: str, device: str) -> Iterator[None]:
     fused kernel (see ``attention.attend``) and keep weights that no GPU keeps.
     """
     half = torch.half if device == "cuda" else torch.bfloat16
-    with torch.autocast("cpu", half, enabled=precision == "bf16"), ExitStack() as modes:
-        if device == "cuda" and precision == "bf16":
+    with torch.autocast("cpu", half, enabled=precision != "fp32"), ExitStack() as modes:
+        if device == "cuda" and precision != "fp32":
             modes.enter_context(CudaAutocast())
         yield
 

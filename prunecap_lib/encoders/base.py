@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..pruning.predictor import PREDICTOR
+from ..recompute import segment
 from ..tokens import VisualTokens
 from .when_it_pays import WhenItPays, usual_schedule
 
@@ -53,6 +54,7 @@ class Encoder(nn.Module):
         reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
         schedule: where tokens go on the way, or None; see ``set_schedule``.
         added: the modules that the schedule needs beyond the encoder's own.
+        recompute: are blocks computed again for the backward pass? See ``set_recompute``.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Encoder(nn.Module):
     reductions: tuple[str, ...] = ()
     schedule: Schedule | None = None
     added: nn.ModuleDict
+    recompute: bool = False
 
     head_keys: tuple[str, ...] = ("head.",)
     """How keys of timm's classifier begin: they may be in a state dict and are left out."""
@@ -89,6 +92,14 @@ class Encoder(nn.Module):
         """``forward``, a few pictures at a time where that is faster: on a CPU, while nothing is trained."""
         few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else FEW_PICTURES
         return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(few)])
+
+    def set_recompute(self, on: bool) -> None:
+        """Keep nothing of what is inside a block for the backward pass: less memory, and more time, in training."""
+        self.recompute = on
+
+    def run(self, block, *args, **more):
+        """``block(*args, **more)``, a block or half of one, as ``set_recompute`` says."""
+        return segment(self.recompute, block, *args, **more)
 
     @property
     def depth(self) -> int:

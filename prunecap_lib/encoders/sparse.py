@@ -197,7 +197,7 @@ class Pyramid(Encoder):
                 rate = self.schedule.rate_after(number) if self.schedule else None
                 asked = need_attention if number == self.depth else bool(rate) and self.schedule.needs_attention
                 sparse = () if cells is None else (cells, self.added[f"cheap_{number}"])
-                x, received = self.run_block(block, x, asked, *sparse)
+                x, received = self.run(self.run_block, block, x, asked, *sparse)
                 if rate is None or rate == 1:
                     continue
                 if self.learning:

@@ -52,6 +52,16 @@ class TimmAdapter(Encoder):
         self.channels, self.grid = features.shape[-1], self.find_grid(features)
         self.stride = round(self.image_size / self.grid[0])
 
+    def set_recompute(self, on: bool) -> None:
+        """As timm does it. Raises InputError where it cannot, for this backbone."""
+        try:
+            self.model.set_grad_checkpointing(on)
+        except (AttributeError, AssertionError) as error:
+            if on:
+                raise InputError(f"encoder {self.name}: timm cannot compute its blocks again; leave "
+                                 "checkpoint_activations out") from error
+        self.recompute = on
+
     def timm_module(self) -> nn.Module:
         return self.model
 

@@ -134,11 +134,12 @@ class ViT(Encoder):
         for number, block in enumerate(self.blocks, 1):
             rate = schedule.rate_after(number) if schedule else None
             tell = need_attention and number == last
-            x, weights, keys = look(block, x, mask, need_weights=tell or bool(rate and schedule.needs_weights),
-                                    need_keys=tell or bool(rate and schedule.needs_keys))
+            x, weights, keys = self.run(look, block, x, mask,
+                                        need_weights=tell or bool(rate and schedule.needs_weights),
+                                        need_keys=tell or bool(rate and schedule.needs_keys))
             if rate and schedule.within_block:
                 tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
-            x = block.think(x)
+            x = self.run(block.think, x)
             if rate and not schedule.within_block:
                 tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
         return self._tell(tokens, self.norm(x), weights, keys)
@@ -152,7 +153,7 @@ class ViT(Encoder):
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
         kept, shares, more = x.new_ones(len(x), x.shape[1] - P, dtype=torch.float), [], {}
         for number, block in enumerate(self.blocks, 1):
-            x, _ = block(x, **more)
+            x, _ = self.run(block, x, **more)
             if predictor := self.predictor(number):
                 kept, _ = predictor.decide(x[:, P:], kept)
                 shares.append(kept.mean(dim=1))

@@ -17,16 +17,17 @@ def smooth(values: Sequence[float], window: int = 9) -> np.ndarray:
 
 
 def plot_training(histories: Mapping[str, Sequence[dict]], *, window: int = 9):
-    """Loss and token accuracy of several runs side by side; returns the figure.
+    """Loss and token accuracy of several runs side by side, and CIDEr-D where one has it; returns the figure.
 
     Args: histories: run name -> lines of metrics.jsonl. Points are the validation split.
     """
+    captioned = any("cider" in line for lines in histories.values() for line in lines)
     with style() as plt:
-        fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+        fig, axes = plt.subplots(1, 3 if captioned else 2, figsize=(13 if captioned else 9, 3.6))
         ends = {ax: [] for ax in axes}
         for place, (name, lines) in enumerate(histories.items()):
             colour = COLOURS.get(name, PALETTE[place % len(PALETTE)])
-            for ax, key in zip(axes, ("loss", "accuracy"), strict=True):
+            for ax, key in zip(axes, ("loss", "accuracy"), strict=False):
                 train = [line for line in lines if key in line]
                 val = [line for line in lines if f"val_{key}" in line]
                 curve = smooth([line[key] for line in train], window)
@@ -35,8 +36,14 @@ def plot_training(histories: Mapping[str, Sequence[dict]], *, window: int = 9):
                         color=colour, mfc="white")
                 if len(curve):
                     ends[ax].append((train[-1]["epoch"], curve[-1], name, colour))
+            if scored := [line for line in lines if "cider" in line]:
+                axes[2].plot([line["epoch"] for line in scored], [line["cider"] for line in scored], "o-", ms=4,
+                             color=colour, mfc="white")
+                ends[axes[2]].append((scored[-1]["epoch"], scored[-1]["cider"], name, colour))
         axes[0].set(xlabel="epoch", ylabel="cross-entropy a word (nats)", title="loss")
         axes[1].set(xlabel="epoch", ylabel="share of words right", title="token accuracy")
+        if captioned:
+            axes[2].set(xlabel="epoch", ylabel="CIDEr-D", title="captions of the validation split")
         for ax in axes:
             label_lines(ax, ends[ax])
         fig.supxlabel("lines: training batches, running mean; circles: validation split", fontsize=9)

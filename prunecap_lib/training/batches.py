@@ -1,11 +1,16 @@
 """What does the loop eat? Pictures (or their stored features) with R captions each, in an order fixed by the seed.
 
+A step may be shared out: among processes, and in each among several parts, one after another. Whatever is random in a
+step is drawn for all of it, and each part takes its own pictures'. So neither number changes what a step sees.
+
 Shapes: B pictures, R captions per picture, T words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +20,9 @@ from ..captioner import Captioner
 from ..datasets import open_dataset
 from ..datasets.base import CaptionDataset
 from ..datasets.features import FeatureCache
-from ..preprocessing import augment
-from ..text import Vocabulary, pad_batch
+from ..errors import InputError
+from ..preprocessing import crop, draw_crops
+from ..text import BOS, PAD, Vocabulary, pad_batch
 from ..tokens import VisualTokens
 from .config import TrainConfig
 
@@ -26,59 +32,118 @@ def open_split(config: TrainConfig, split: str, limit: int | None = None) -> Cap
     return open_dataset(config.dataset, split=split, root=config.root, size=config.image_size, limit=limit)
 
 
-class Batches:
-    """Batches of one split: ``(images or tokens, ids [B*R, T])``."""
+class Part(NamedTuple):
+    """Which part of which step: all that a batch is made from, so that any worker makes the same one."""
 
-    def __init__(self, dataset: CaptionDataset, captioner: Captioner, config: TrainConfig):
-        self.dataset, self.config = dataset, config
+    seed: int
+    pictures: list[int]
+    """Positions of all the step's pictures."""
+    number: int
+    """Which of the step's parts."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One part of a step; ``images, ids = batch``."""
+
+    images: Tensor | VisualTokens
+    ids: Tensor
+    """[B*R, T]"""
+    part: Part
+    weights: tuple[float, float] = (1.0, 1.0)
+    """How much the part's mean over words counts, and its mean over pictures, so that the mean over all parts of the
+    step is the mean over all its words, or pictures. A part with more words than others counts more than 1."""
+
+    def __iter__(self) -> Iterator:
+        return iter((self.images, self.ids))
+
+    def to(self, device) -> Batch:
+        return replace(self, images=self.images.to(device), ids=self.ids.to(device))
+
+
+class Batches:
+    """Batches of one split, as this process gets them.
+
+    Args: process, processes: which one this is, and of how many. All must have the same ``config``.
+    """
+
+    def __init__(self, dataset: CaptionDataset, captioner: Captioner, config: TrainConfig, *, process: int = 0,
+                 processes: int = 1):
+        self.dataset, self.config, self.process, self.processes = dataset, config, process, processes
+        self.parts = processes * config.accumulate
         self.preprocessing = captioner.preprocessing
         self.ids = [encode_captions(captions, captioner.vocabulary, config.max_words)
                     for captions in dataset.captions]
         self.features = self.pixels = None
         if config.cache_features:
-            self.features = FeatureCache.open_or_build(dataset, captioner.encoder, progress=config.progress)
+            self.features = FeatureCache.open_or_build(dataset, captioner.encoder,
+                                                       progress=config.progress and not process)
         elif hasattr(dataset, "pixels"):
             self.pixels = torch.from_numpy(dataset.pixels())
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, batch: tuple[int, list[int]]) -> tuple[Tensor | VisualTokens, Tensor]:
-        """One whole batch; its first entry seeds everything random in it, so any worker makes the same one."""
-        seed, indices = batch
-        generator = torch.Generator().manual_seed(seed)
-        R = self.config.captions_per_image
-        ids = [row for i in indices for row in choose_captions(self.ids[i], R, generator)]
-        return self._look(indices, generator), pad_batch(ids)
+    @property
+    def pictures(self) -> int:
+        """Pictures in one step, of all processes together."""
+        return self.config.batch_size * self.parts
 
-    def _look(self, indices: list[int], generator: torch.Generator):
+    def pictures_of(self, part: Part) -> list[int]:
+        """Positions of the part's own pictures."""
+        return torch.tensor(part.pictures).tensor_split(self.parts)[part.number].tolist()
+
+    def __getitem__(self, part: Part) -> Batch:
+        """One whole batch. All of the step's random choices are made, and those of this part are followed."""
+        generator = torch.Generator().manual_seed(part.seed)
+        R, total = self.config.captions_per_image, len(part.pictures)
+        rows = [list(choose_captions(self.ids[i], R, generator)) for i in part.pictures]
+        crops = draw_crops(total, generator) if self.config.augment and self.features is None else None
+        mine = torch.arange(total).tensor_split(self.parts)[part.number]
+        if not len(mine):  # the others' last pictures: this part looks at one, too, and nothing is due
+            return Batch(self._look(part.pictures[-1:], None), torch.tensor([[BOS, PAD]] * R), part, (0.0, 0.0))
+        images = self._look([part.pictures[i] for i in mine], None if crops is None else crops[mine])
+        words, mean = (sum(len(row) for i in some for row in rows[i]) - R * len(some) for some in (mine, range(total)))
+        return Batch(images, pad_batch([row for i in mine for row in rows[i]]), part,
+                     (self.parts * words / mean, self.parts * len(mine) / total))
+
+    def _look(self, indices: list[int], crops: Tensor | None):
         if self.features is not None:
             return self.features.tokens(indices)
         if self.pixels is not None:
             images = self.pixels[indices]
         else:
             images = torch.stack([self.preprocessing.to_uint8(self.dataset.image(i)) for i in indices])
-        if self.config.augment:
-            images = augment(images, generator)
+        if crops is not None:
+            images = crop(images, crops)
         return self.preprocessing.normalize(images)
 
-    def epoch(self, epoch: int, *, shuffle: bool = True, drop_last: bool = True) -> DataLoader:
-        """Batches of one epoch; the short last one is left out in training."""
+    def epoch(self, epoch: int, *, start: int = 0, shuffle: bool = True, drop_last: bool = True) -> DataLoader:
+        """This process's batches of one epoch from step ``start`` on, ``accumulate`` of them a step.
+
+        The short last step is left out in training. Raises InputError where there are too few pictures for one.
+        """
         order = torch.arange(len(self))
         if shuffle:
             order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + 7919 * epoch))
-        chunks = [chunk.tolist() for chunk in order.split(self.config.batch_size)]
-        if drop_last and len(chunks) > 1 and len(chunks[-1]) < self.config.batch_size:
+        chunks = [chunk.tolist() for chunk in order.split(self.pictures)]
+        if drop_last and len(chunks) > 1 and len(chunks[-1]) < self.pictures:
             chunks.pop()
-        keys = [(hash((self.config.seed, epoch, i)) & 0x7FFFFFFF, chunk) for i, chunk in enumerate(chunks)]
+        if drop_last and len(chunks[0]) < self.parts:
+            raise InputError(f"data set {self.dataset.name}: {len(self)} pictures cannot be shared out to "
+                             f"{self.processes} processes with accumulate {self.config.accumulate}; take fewer "
+                             "processes, or more pictures")
+        parts = range(self.process, self.parts, self.processes)
+        keys = [Part(hash((self.config.seed, epoch, i)) & 0x7FFFFFFF, chunk, part)
+                for i, chunk in enumerate(chunks) if i >= start for part in parts]
         # a generator of its own: opening a loader must not disturb the run's random state
         return DataLoader(self, sampler=keys, batch_size=None, num_workers=self.config.workers,
                           generator=torch.Generator())
 
     @property
     def steps(self) -> int:
-        """Batches in one training epoch."""
-        return max(1, len(self) // self.config.batch_size)
+        """Steps in one training epoch."""
+        return max(1, len(self) // self.pictures)
 
 
 def encode_captions(captions: list[str], vocabulary: Vocabulary, max_words: int) -> list[list[int]]:

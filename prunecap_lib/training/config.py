@@ -9,6 +9,7 @@ from typing import Literal
 from ..captioner import CaptionerConfig
 from ..errors import InputError
 from ..pruning import Schedule, check_scorer, keep_count
+from . import presets
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,14 @@ class TrainConfig:
 
     epochs: int = 24
     batch_size: int = 64
-    """Pictures in a batch (captions: times captions_per_image)."""
+    """Pictures that a process looks at together (captions: times captions_per_image)."""
+    accumulate: int = 1
+    """Batches of each process before the weights move. A step then sees batch_size x processes x accumulate pictures,
+    and learns from them as from one batch; only batch norm in a trained encoder still goes by batch_size."""
     lr: float = 1e-3
+    """Highest learning rate."""
+    encoder_lr: float | None = None
+    """The same of the encoder, which one that is pretrained wants lower; default: that of all."""
     warmup: float = 0.05
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
     weight_decay: float = 0.05
@@ -91,19 +98,43 @@ class TrainConfig:
     """How much it counts that the tokens which stay hold what the teacher's hold. Only with ``start``."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    ema: float = 0.0
+    """Keep, validate and return a moving average of the weights with this decay, like 0.9999; 0: the weights as they
+    are. In step t the decay is at most 1 - t^-0.75, so that a short run is averaged over a short time."""
     augment: bool = False
     """Small random crops (never a mirror image: captions say left and right)."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 autocast is two to three times faster on CPUs that have it."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """bf16 autocast is two to three times faster on CPUs that have it. fp16, whose loss is scaled, is for GPUs without
+    bf16."""
+    checkpoint_activations: bool = False
+    """Compute what is inside the encoder's blocks and the decoder's layers again for the backward pass instead of
+    keeping it: less memory, the same gradients, up to a third more time."""
+    compile: bool = False
+    """Compile encoder and decoder with torch.compile: faster on a GPU, after minutes of compiling."""
     seed: int = 0
     workers: int = 0
     """Processes that load pictures."""
     val_limit: int = 500
     """Validation pictures looked at after every epoch."""
+    caption_every: int = 0
+    """Epochs between two validations by captions: CIDEr-D, which also says which checkpoint is best. 0: never, and the
+    best is the one of the lowest validation loss."""
+    caption_limit: int | None = 500
+    """Validation pictures captioned for it (CIDEr-D depends on their number). None means all."""
+    caption_beams: int = 1
+    """Beams of these captions; 1 is greedy."""
+    patience: int = 0
+    """Stop after so many validations without a better one; 0: train all epochs."""
     log_every: int = 20
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 1
     """Epochs between two checkpoints."""
+    keep_last: int = 0
+    """Also keep the weights after each of the last so many epochs, in last/epoch_NNN, to average them."""
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
+    """Who else is told what metrics.jsonl is told. The command line tells TensorBoard."""
+    save_steps: int | None = None
+    """Steps between two more of them, for epochs that are too long to lose."""
     progress: bool = True
 
     def __post_init__(self):
@@ -116,8 +147,9 @@ class TrainConfig:
                              "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
-        for name in ("epochs", "batch_size", "captions_per_image", "max_words", "log_every", "save_every"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "accumulate", "captions_per_image", "max_words", "log_every", "save_every",
+                     "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.start is not None and self.encoder_weights not in (None, "package"):
             raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "
@@ -134,22 +166,48 @@ class TrainConfig:
                                  "that scores; train with 'cross_entropy' first and name its checkpoint as start")
             if self.samples < (2 if self.baseline == "others" else 1):
                 raise InputError(f"samples is {self.samples}; baseline 'others' needs at least 2, 'greedy' 1")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
+        for name in ("caption_every", "patience", "keep_last"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
+        if self.caption_beams < 1 or self.caption_limit is not None and self.caption_limit < 1:
+            raise InputError(f"caption_beams {self.caption_beams} and caption_limit {self.caption_limit} must be at "
+                             "least 1")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema is {self.ema}; it must be 0 (off) or a decay below 1, like 0.9999")
+        for name in ("lr", "clip", "encoder_lr"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
 
     @classmethod
     def seed_preset(cls, **changes) -> TrainConfig:
         """The presentation's table, to the letter; its other settings were not given."""
-        table = dict(dataset="coco", encoder="vit_base_patch16_224", image_size=224, batch_size=128, epochs=100,
-                     vocabulary_size=2033, d_model=512, layers=2, heads=4, ffn=2048, dropout=0.1, lr=1e-3,
-                     prune_ratio=0.3, captions_per_image=1, weight_decay=0.0, warmup=0.0, tie_weights=False)
-        return cls(**{**table, **changes})
+        return cls(**{**presets.SEED, **changes})
+
+    @classmethod
+    def recommended(cls, encoder: str = presets.FAMILIES["vit"].encoder, **changes) -> TrainConfig:
+        """What a practitioner should begin with on COCO: a pretrained encoder, all of it trained, 30% pruned.
+
+        Args:
+            encoder: any name of timm's that has weights; ``presets.FAMILIES`` has one of each family. For 'vit' and
+                'convnext', the small Scenes encoders, the recipe is the same, from random weights.
+            changes: other fields. With ``start``, weights come from there.
+
+        Every number has its source beside it, in ``presets.recommended``.
+        """
+        settings = presets.recommended(encoder)
+        if changes.get("start"):
+            settings["encoder_weights"] = None
+        return cls(**{**settings, **changes})
 
     @property
     def self_critical(self) -> bool:
         """Is it the second stage, in which captions are drawn?"""
         return self.objective == "self_critical"
+
+    @property
+    def scored_every(self) -> int:
+        """Epochs between two validations by captions. A self-critical run has one after each: its loss says little."""
+        return self.caption_every or int(self.self_critical)
 
     @property
     def taught(self) -> bool:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
-from .. import checkpoint
 from ..captioner import Captioner
-from ..errors import TrainingError
+from ..errors import TrainingStopped
 from ..evaluation import token_accuracy
-from ..files import recover_folder, replace_folder
+from ..files import recover_folder
+from .average import moving_average
 from .batches import Batches, open_split
 from .config import TrainConfig
-from .objective import next_words, objective
-from .self_critical import SampledBatches, SelfCritical, validate_captions
-from .self_critical import signature as reward_signature
+from .epoch_end import EpochEnd
+from .log import Log
+from .machine import fit_to_machine
+from .monitor import Monitor
+from .objective import objective
+from .outcome import Outcomes
+from .processes import check_same_step, one_after_another, own_random_state, start_accelerator
+from .progress import out_of_patience
+from .self_critical import SampledBatches, SelfCritical
 from .start import first_captioner, load_teacher
-from .state import load_state, save_state, saved_step
+from .state import Place, load_state, save, saved_place
+from .stopping import StopSignals
+from .tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -44,109 +50,101 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def parameter_groups(captioner: Captioner, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms and position tables do not."""
-    trained = [p for p in captioner.parameters() if p.requires_grad]
-    return [{"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
+def parameter_groups(captioner: Captioner, weight_decay: float, encoder_share: float = 1.0) -> list[dict]:
+    """Matrices decay; biases, norms and position tables do not.
+
+    Args: encoder_share: of the learning rate, what the encoder's parameters get; each group knows its "share".
+    """
+    trained = {name: p for name, p in captioner.named_parameters() if p.requires_grad}
+    share = {name: encoder_share if name.startswith("encoder.") else 1.0 for name in trained}
+    return [{"params": [p for name, p in trained.items() if share[name] == one and (p.dim() > 1) == matrix],
+             "weight_decay": weight_decay if matrix else 0.0, "share": one}
+            for one in sorted(set(share.values()), reverse=True) for matrix in (True, False)]
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainResult:
     """Train a captioner, or go on with the run found in ``config.out``.
 
+    Args:
+        after_epoch: called with the captioner as it is kept and the lines of metrics.jsonl so far, in the main process;
+            may return pictures that it drew, for the tracker: {name: PNG file}. See ``plotting.RunFigures``.
+
+    Several processes, started by ``accelerate launch`` or ``torchrun``, train one captioner: each calls this.
+
     Raises TrainingError where the loss is no longer a number, CheckpointError where ``out`` holds another
-    run; in both cases the last good checkpoint stays.
+    run; in both cases the last good checkpoint stays. TrainingStopped after SIGTERM or SIGINT: the run is saved.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
     from tqdm import tqdm
-    AcceleratorState._reset_state()  # a run before this one, in this process, may have had another precision
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no",
-                              cpu=not torch.cuda.is_available())
+    accelerator = start_accelerator(config)
+    main, processes = accelerator.is_main_process, accelerator.num_processes
     torch.manual_seed(config.seed)
     folder, saved = config.folder, config.folder / "checkpoint"
-    recover_folder(saved)
+    one_after_another(accelerator, lambda: recover_folder(saved))
     dataset = open_split(config, "train", config.limit)
-    step = saved_step(saved, config) if saved.exists() else 0
-    captioner = Captioner.load(saved) if step else first_captioner(config, dataset.captions)
+    place = saved_place(saved, config, processes)
+    check_same_step(accelerator, step := place.step, saved)
+    captioner = one_after_another(accelerator, lambda: Captioner.load(saved) if step else
+                                  first_captioner(config, dataset.captions))
+    batches, val = one_after_another(accelerator, lambda: [
+        kind(split, captioner, config, process=accelerator.process_index, processes=processes)
+        for kind, split in ((SampledBatches if config.self_critical else Batches, dataset),
+                            (Batches, open_split(config, "val", config.val_limit)))])
     critic = SelfCritical(dataset.captions, captioner.vocabulary, config) if config.self_critical else None
-    batches = (SampledBatches if critic else Batches)(dataset, captioner, config)
-    val = Batches(open_split(config, "val", config.val_limit), captioner, config)
-    optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
+    average = moving_average(captioner, config.ema) if config.ema else None
+    fit_to_machine(captioner, config)
+    groups = parameter_groups(captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
     total = batches.steps * config.epochs
-    log = Log(folder / "metrics.jsonl", step)
+    tracker = Tracker(accelerator, config, step)
+    log = Log(folder / "metrics.jsonl", step, validated=place.epochs * batches.steps == step, writes=main,
+              tell=tracker.log)
     model, optimizer = accelerator.prepare(captioner, optimizer)
+    kept = accelerator.prepare_model(average.module, evaluation_mode=True) if average else model
     teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.taught else None
+    own_random_state(accelerator, config)
     if step:
-        load_state(saved, optimizer)
-    bar = tqdm(total=total, initial=step, disable=not config.progress, desc=folder.name, unit="step")
-    for epoch in range(step // batches.steps, config.epochs):
-        model.train()
-        for images, ids in batches.epoch(epoch):
-            lr = learning_rate(step, total, config.lr, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            images, ids = images.to(accelerator.device), ids.to(accelerator.device)
-            loss, logits, due = (critic or objective)(model, images, ids, config, teacher)
-            if not math.isfinite(loss.item()):
-                raise TrainingError(f"the loss is {loss.item()} at step {step}; the checkpoint in {saved} is from "
-                                    "before. Lower --lr or train with --precision fp32")
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            step += 1
-            bar.update()
-            if step % config.log_every == 0:
-                log.write(step=step, epoch=step / batches.steps, lr=lr, loss=loss.item(),
-                          accuracy=token_accuracy(logits, due), **(critic.figures() if critic else {}))
-                bar.set_postfix(loss=f"{loss.item():.3f}")
-        log.write(step=step, epoch=epoch + 1, **validate(model, val, accelerator.device),
-                  **(validate_captions(accelerator.unwrap_model(model), val) if critic else {}))
-        if (epoch + 1) % config.save_every == 0 or epoch + 1 == config.epochs:
-            save(saved, accelerator.unwrap_model(model), optimizer, step, config)
-    bar.close()
+        load_state(saved, accelerator, model, optimizer, config)
+    monitor, outcomes = Monitor(batches.pictures, accelerator.device), Outcomes(accelerator, batches, folder)
+    finish = EpochEnd(accelerator, config, val, log, tracker, after_epoch)
+    bar = tqdm(total=total, initial=step, disable=not (config.progress and main), desc=folder.name, unit="step")
+    with StopSignals() as stop, bar, tracker:
+        for epoch in range(place.epochs, config.epochs):
+            if out_of_patience(log.lines, config):
+                break
+            model.train()
+            for batch in monitor.watch(batches.epoch(epoch, start=step - epoch * batches.steps)):
+                logged = (step + 1) % config.log_every == 0
+                lr = learning_rate(step, total, config.lr, config.warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * group["share"]
+                with accelerator.accumulate(model):
+                    images, ids = batch.to(accelerator.device)
+                    loss, logits, due = (critic or objective)(model, images, ids, config, teacher, batch.weights)
+                    accelerator.backward(loss)
+                    outcomes.add(batch, loss, token_accuracy(logits, due) if logged else 0.0)
+                    if not accelerator.sync_gradients:
+                        continue  # the weights move with the step's last part
+                    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+                    outcome = outcomes.together(step, norm, stop.asked)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                step += 1
+                if average:
+                    average.update(captioner, step)
+                monitor.step()
+                bar.update()
+                if logged:
+                    log.write(step=step, epoch=step / batches.steps, lr=lr, loss=outcome.loss,
+                              accuracy=outcome.accuracy, **monitor.figures(total - step),
+                              **(critic.figures() if critic else {}))
+                    bar.set_postfix(loss=f"{outcome.loss:.3f}", waiting=f"{log.lines[-1]['data_wait']:.0%}")
+                if outcome.stop or config.save_steps and step % config.save_steps == 0:
+                    save(saved, accelerator, model, optimizer, config, Place(step, epoch), kept)
+                if outcome.stop:
+                    raise TrainingStopped(f"stopped at step {step} of {total}; {saved} is saved, and the same command "
+                                          "goes on from there", outcome.stop)
+            last = finish(kept, step, epoch + 1)
+            if (epoch + 1) % config.save_every == 0 or last:
+                save(saved, accelerator, model, optimizer, config, Place(step, epoch + 1), kept)
     # Accelerate wrapped forward for autocast; hand back the plain model
-    return TrainResult(accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval(), folder, log.lines)
-
-
-@torch.no_grad()
-def validate(model, val: Batches, device) -> dict[str, float]:
-    """Loss and token accuracy under teacher forcing, over the validation pictures."""
-    model.eval()
-    sums = torch.zeros(3, dtype=torch.double)
-    for images, ids in val.epoch(0, shuffle=False, drop_last=False):
-        images, ids = images.to(device), ids.to(device)
-        logits, due = next_words(model, images, ids)
-        sums += torch.tensor([F.cross_entropy(logits, due, reduction="sum"),
-                              token_accuracy(logits, due) * len(due), len(due)])
-    return {"val_loss": float(sums[0] / sums[2]), "val_accuracy": float(sums[1] / sums[2])}
-
-
-def save(folder: Path, captioner: Captioner, optimizer, step: int, config: TrainConfig) -> None:
-    """The captioner and the state to go on from, swapped in as one folder."""
-    signature = {key: value for key, value in asdict(config).items() if key not in ("out", "root")}
-    if config.self_critical:
-        signature["reward"] = reward_signature(config)
-    with replace_folder(folder) as new:
-        checkpoint.write(new, captioner, signature=json.dumps(signature))
-        save_state(new, optimizer, step, config)
-
-
-class Log:
-    """metrics.jsonl: one JSON object a line. A resumed run forgets the lines after its checkpoint."""
-
-    def __init__(self, path: Path, step: int):
-        self.path, self.started = path, time.perf_counter()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        old = path.read_text().splitlines() if step and path.exists() else []
-        self.lines = [line for line in map(json.loads, old) if line["step"] <= step]
-        self.before = self.lines[-1]["seconds"] if self.lines else 0.0
-        path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-
-    def write(self, **values: float) -> None:
-        line = {key: round(value, 6) for key, value in values.items()}
-        line["seconds"] = round(self.before + time.perf_counter() - self.started, 2)
-        self.lines.append(line)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    return TrainResult(accelerator.unwrap_model(kept, keep_fp32_wrapper=False).eval(), folder, log.lines)

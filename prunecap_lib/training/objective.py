@@ -21,24 +21,28 @@ def next_words(captioner, images, ids: Tensor) -> tuple[Tensor, Tensor]:
     return captioner(images, ids[:, :-1], at=real), ids[:, 1:][real]
 
 
-def objective(model, images, ids: Tensor, config: TrainConfig, teacher=None) -> tuple[Tensor, Tensor, Tensor]:
+def objective(model, images, ids: Tensor, config: TrainConfig, teacher=None,
+              weights: tuple[float, float] = (1.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of one batch, and what it was computed from: logits [M, V] and the M words that were due.
 
     Args:
         model: the captioner in training.
         teacher: the captioner that a fine-tuning run started from, frozen and unpruned (``start.load_teacher``).
+        weights: how much a mean over words counts, and one over pictures, where the batch is part of a larger one
+            (``Batch.weights``). Tokens that a predictor keeps count by pictures.
     """
+    words, pictures = weights
     real = ids[:, 1:] != PAD
     due = ids[:, 1:][real]
     logits, tokens = model(images, ids[:, :-1], at=real, need_tokens=True)
-    loss = F.cross_entropy(logits, due, label_smoothing=config.label_smoothing)
+    loss = words * F.cross_entropy(logits, due, label_smoothing=config.label_smoothing)
     if tokens.shares is not None:
-        loss = loss + config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
+        loss = loss + pictures * config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
     if teacher is not None:
         with torch.no_grad():
             expected, seen = teacher(images, ids[:, :-1], at=real, need_tokens=True)
-        loss = loss + config.word_weight * word_loss(logits, expected)
-        loss = loss + config.feature_weight * feature_loss(tokens, seen)
+        loss = loss + words * config.word_weight * word_loss(logits, expected)
+        loss = loss + pictures * config.feature_weight * feature_loss(tokens, seen)
     return loss, logits, due
 
 

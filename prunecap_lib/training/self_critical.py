@@ -20,6 +20,7 @@ Shapes: B pictures, R samples per picture, T words, M words written in all, V vo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from ..errors import InputError
 from ..evaluation.reward import CiderD
 from ..text import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
 from ..tokens import VisualTokens
-from .batches import Batches
+from .batches import Batch, Batches, Part
 from .config import TrainConfig
 from .objective import ratio_loss
 
@@ -41,17 +42,17 @@ _KNOWN = 0.5
 
 
 class SampledBatches(Batches):
-    """Batches without captions: ``(images or tokens, tickets [B, 2])``, each picture's position and a seed.
+    """Batches whose ``ids`` are no captions but tickets [B, 2]: each picture's position, and a seed for its samples.
 
-    A picture's samples follow from its seed alone. The seeds are drawn with the batch: they follow from the run's seed
-    and the step, and go where the pictures go.
+    A picture's samples follow from its seed alone. The seeds are drawn for the whole step: they follow from the run's
+    seed and the step, and go where the pictures go.
     """
 
-    def __getitem__(self, batch: tuple[int, list[int]]) -> tuple[Tensor | VisualTokens, Tensor]:
-        images, _ = super().__getitem__(batch)
-        seed, pictures = batch
-        seeds = torch.randint(2**62, (len(pictures),), generator=torch.Generator().manual_seed(seed))
-        return images, torch.stack([torch.tensor(pictures), seeds], dim=1)
+    def __getitem__(self, part: Part) -> Batch:
+        seeds = torch.randint(2**62, (len(part.pictures),), generator=torch.Generator().manual_seed(part.seed))
+        tickets = torch.stack([torch.tensor(part.pictures), seeds], dim=1)
+        mine = tickets.tensor_split(self.parts)[part.number]
+        return replace(super().__getitem__(part), ids=mine if len(mine) else tickets[-1:])
 
 
 class SelfCritical:
@@ -68,9 +69,12 @@ class SelfCritical:
         self.score = CiderD([[self._words(caption, ended=True) for caption in picture] for picture in captions])
         self.rewards: list[float] = []
 
-    def __call__(self, model, images, tickets: Tensor, config: TrainConfig,
-                 teacher=None) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of one batch; the samples' logits [M, V] and their M words. There is no teacher."""
+    def __call__(self, model, images, tickets: Tensor, config: TrainConfig, teacher=None,
+                 weights: tuple[float, float] = (1.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of one batch; the samples' logits [M, V] and their M words. There is no teacher.
+
+        Of ``weights`` (see ``Batch``) the second counts: all means are over pictures.
+        """
         from accelerate.utils import extract_model_from_parallel
         images, ids, greedy = draw(extract_model_from_parallel(model), images, tickets[:, 1].tolist(), config)
         pictures = tickets[:, 0].tolist()
@@ -81,10 +85,10 @@ class SelfCritical:
         real = rows[:, 1:] != PAD
         due = rows[:, 1:][real]
         logits, tokens = model(images, rows[:, :-1], at=real, need_tokens=True)
-        loss = policy_loss(logits, due, real, advantage.flatten().to(logits.device))
+        loss = policy_loss(logits, due, real, advantage.flatten().to(logits.device), config.max_words + 1)
         if tokens.shares is not None:
             loss = loss + config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
-        return loss, logits, due
+        return weights[1] * loss, logits, due
 
     def reward(self, pictures: Sequence[int], ids: Tensor) -> Tensor:
         """CIDEr-D of captions as they were drawn, ids [B, R, T] of the pictures at these positions -> [B, R]."""
@@ -115,7 +119,8 @@ def draw(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[in
     """
     T = config.max_words + 1
     captioner.eval()
-    with torch.autocast(captioner.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    half = torch.float16 if config.precision == "fp16" else torch.bfloat16
+    with torch.autocast(captioner.device.type, half, enabled=config.precision != "fp32"):
         tokens = images if isinstance(images, VisualTokens) else captioner.encode(images)
         memory, _ = captioner.look(tokens)
         numbers = torch.stack([torch.rand(config.samples, T, generator=torch.Generator().manual_seed(seed))
@@ -138,10 +143,11 @@ def others_mean(reward: Tensor) -> Tensor:
     return (reward.sum(dim=1, keepdim=True) - reward) / (reward.shape[1] - 1)
 
 
-def policy_loss(logits: Tensor, due: Tensor, real: Tensor, advantage: Tensor) -> Tensor:
-    """-mean over captions of advantage * log p(caption), in units of the longest caption's words.
+def policy_loss(logits: Tensor, due: Tensor, real: Tensor, advantage: Tensor, longest: int) -> Tensor:
+    """-mean over captions of advantage * log p(caption), divided by the words of the ``longest`` caption there may be.
 
-    The divisor is a constant: a mean over each caption's own words would make long bad captions cheap.
+    That is a constant. A mean over each caption's own words would make long bad captions cheap, and one over the words
+    of the batch would depend on how a step is shared out.
 
     Args:
         logits: [M, V] of the M words written, due [M].
@@ -152,19 +158,7 @@ def policy_loss(logits: Tensor, due: Tensor, real: Tensor, advantage: Tensor) ->
     never[decoding.NEVER_WRITTEN] = True  # as when they were drawn
     log_prob = -F.cross_entropy(logits.float().masked_fill(never, float("-inf")), due, reduction="none")
     weight = advantage[:, None].expand_as(real)[real]
-    return -(weight * log_prob).sum() / real.numel()
-
-
-@torch.no_grad()
-def validate_captions(captioner: Captioner, val: Batches) -> dict[str, float]:
-    """CIDEr-D of greedy captions of the validation pictures, with word weights from their own references.
-
-    Words are ``text.tokenize``'s and ``<eos>`` is none, so it is near the published metric, and not equal to it.
-    """
-    references = [[tokenize(caption) for caption in picture] for picture in val.dataset.captions]
-    texts = [caption.text for images, _ in val.epoch(0, shuffle=False, drop_last=False)
-             for caption in captioner.generate(images.to(captioner.device), max_length=val.config.max_words)]
-    return {"cider": float(CiderD(references)(range(len(texts)), [[tokenize(text)] for text in texts]).mean())}
+    return -(weight * log_prob).sum() / (len(real) * longest)
 
 
 def check_vocabulary(captions: Sequence[Sequence[str]], vocabulary: Vocabulary, config: TrainConfig) -> None:
@@ -175,14 +169,3 @@ def check_vocabulary(captions: Sequence[Sequence[str]], vocabulary: Vocabulary, 
     if known < _KNOWN:
         raise InputError(f"start {config.start}: its vocabulary has {known:.0%} of the words in the captions of "
                          f"{config.dataset}, so no sample could score; start from a captioner that was trained on them")
-
-
-def signature(config: TrainConfig) -> str:
-    """How rewards were made, in the form of SacreEOS (Hu et al. 2023), and by which words.
-
-    >>> signature(TrainConfig(start="scenes-vit", objective="self_critical"))
-    'STANDARD_wInit+Cider-D[n4,s6.0]+average[nspi5]+words[prunecap]'
-    """
-    base = "greedy" if config.baseline == "greedy" else "average"
-    return (f"{'STANDARD' if config.reward_eos else 'NO<EOS>'}_wInit+Cider-D[n4,s6.0]+{base}[nspi{config.samples}]"
-            "+words[prunecap]")

@@ -1,62 +1,201 @@
-"""How does a run go on exactly where it stopped? Optimizer moments, random state and step, without pickle."""
+"""How does a run go on exactly where it stopped? Optimizer moments, random states and step, without pickle.
+
+``state.safetensors`` holds AdamW's moments by parameter (``optimizer.NAME.exp_avg``) and the random state of each
+process (``rng.cpu`` [P, bytes]), and, where the checkpoint holds their moving average, the weights in training
+(``trained.NAME``); ``state.json`` where the run stands, and what may not change before it goes on.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .. import checkpoint
 from ..errors import CheckpointError
+from ..evaluation.reward import reward_signature
+from ..files import replace_folder
 from .config import TrainConfig
+from .processes import raise_together
 
-# settings that may differ between a run and its continuation
-_FREE = {"out", "root", "workers", "progress", "log_every", "save_every"}
+# settings that may differ between a run and its continuation; of batch_size and accumulate only the product with the
+# processes may not
+_FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "save_steps", "batch_size", "accumulate",
+         "checkpoint_activations", "compile", "keep_last", "tracker"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands."""
+
+    step: int = 0
+    epochs: int = 0
+    """How many are finished, their validation included."""
 
 
 def _same_run(config: TrainConfig) -> dict:
     return json.loads(json.dumps({key: value for key, value in asdict(config).items() if key not in _FREE}))
 
 
-def save_state(folder: Path, optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
-    """Write ``state.safetensors`` and ``state.json`` into ``folder``."""
+def _shares(config: TrainConfig, processes: int) -> dict[str, int]:
+    return {"batch_size": config.batch_size, "processes": processes, "accumulate": config.accumulate}
+
+
+def start_fingerprint(config: TrainConfig) -> str | None:
+    """What the run started from, in 16 hex digits: the weights of ``config.start``, which are the teacher's."""
+    if config.start is None:
+        return None
+    with (checkpoint.find(config.start) / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def signature(config: TrainConfig) -> str:
+    """What a checkpoint says of its origin."""
+    said = {key: value for key, value in asdict(config).items() if key not in ("out", "root")}
+    if config.self_critical:
+        said["reward"] = reward_signature(eos=config.reward_eos, baseline=config.baseline, samples=config.samples)
+    return json.dumps(said)
+
+
+def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place: Place, kept) -> None:
+    """Swap the captioner and the state to go on from in as one folder. To be called in all processes.
+
+    Args: kept: the model itself, or its moving average.
+
+    Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
+    """
+    weights = accelerator.get_state_dict(kept)
+    tensors = _moments(model, optimizer) | _random_states(accelerator)
+    if kept is not model:
+        tensors |= {f"trained.{name}": p.detach().cpu().contiguous() for name, p in _trained(accelerator, model)}
+    failed = None
+    if accelerator.is_main_process:
+        try:
+            with replace_folder(folder) as new:
+                checkpoint.write(new, accelerator.unwrap_model(kept), signature=signature(config), weights=weights)
+                _write_state(new, tensors, accelerator, config, place)
+        except CheckpointError as error:
+            failed = error
+    raise_together(accelerator, failed)
+
+
+def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: TrainConfig, place: Place) -> None:
     from safetensors.torch import save_file
-    tensors = {f"optimizer.{i}.{name}": value for i, moments in optimizer.state_dict()["state"].items()
-               for name, value in moments.items()}
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-              folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps({"step": step, "config": _same_run(config)}, indent=1))
+    save_file(tensors, folder / "state.safetensors")
+    state = {**asdict(place), **_shares(config, accelerator.num_processes), "start": start_fingerprint(config),
+             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None, "config": _same_run(config)}
+    (folder / "state.json").write_text(json.dumps(state, indent=1))
 
 
-def saved_step(folder: Path, config: TrainConfig) -> int:
-    """The step a checkpoint stands at. Raises CheckpointError where it is another run's."""
+def read_state(folder: Path) -> dict:
+    """``state.json``. Raises CheckpointError where it cannot be used."""
     try:
         state = json.loads((folder / "state.json").read_text())
-        step, saved = state["step"], state["config"]
+        return state | {key: state[key] for key in ("step", "epochs", "processes", "config")}
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: state.json cannot be used ({error}); train into another folder") from error
-    changed = [f"{key} {saved.get(key)!r} -> {value!r}" for key, value in _same_run(config).items()
-               if saved.get(key) != value]
+        raise CheckpointError(f"{folder}: state.json cannot be used ({type(error).__name__}: {error}); train into "
+                              "another folder") from error
+
+
+def saved_place(folder: Path, config: TrainConfig, processes: int = 1) -> Place:
+    """Where a checkpoint stands; the beginning where there is none.
+
+    Raises CheckpointError where it is another run's: with other settings, another start, or so many processes that a
+    step would see other pictures.
+    """
+    if not folder.exists():
+        return Place()
+    state = read_state(folder)
+    changed = [f"{key} {state['config'].get(key)!r} -> {value!r}" for key, value in _same_run(config).items()
+               if state["config"].get(key) != value]
     if changed:
         raise CheckpointError(f"{folder} holds a run with other settings ({', '.join(changed[:4])}); "
                               "choose another --out, or the same settings to resume it")
-    return step
+    if state.get("start") not in (None, now := start_fingerprint(config)):
+        raise CheckpointError(f"{folder} holds a run that started from, and is taught by, another {config.start} "
+                              f"(weights {state['start']}, not {now}); put that checkpoint back, or choose another "
+                              "--out")
+    _check_pictures(folder, state, config, processes)
+    return Place(state["step"], state["epochs"])
 
 
-def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore the optimizer's moments and the random state."""
+def _check_pictures(folder: Path, state: dict, config: TrainConfig, processes: int) -> None:
+    """Raises CheckpointError where a step would see another number of pictures than before."""
+    before, now = {key: state[key] for key in _shares(config, processes)}, _shares(config, processes)
+    (there, was), (here, is_) = ((_product(shares), " x ".join(f"{key} {n}" for key, n in shares.items()))
+                                 for shares in (before, now))
+    if there != here:
+        rest, over = divmod(there, config.batch_size * processes)
+        remedy = f"give --accumulate {rest}" if rest and not over else "give another --batch-size"
+        raise CheckpointError(f"{folder} holds a run that sees {there} pictures a step ({was}), and this one would see "
+                              f"{here} ({is_}); {remedy}, or start {before['processes']} processes again")
+
+
+def _product(shares: dict[str, int]) -> int:
+    return shares["batch_size"] * shares["processes"] * shares["accumulate"]
+
+
+def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig) -> None:
+    """Restore the optimizer's moments, the loss scale, this process's random state, and weights that the checkpoint's
+    captioner does not have because it is their moving average.
+
+    Where there were fewer processes before, the new ones draw new noise (for dropout and the scorer 'random').
+    """
     from safetensors.torch import load_file
-    tensors: dict[str, Tensor] = load_file(folder / "state.safetensors")
-    torch.set_rng_state(tensors.pop("rng.cpu"))
-    if (cuda := tensors.pop("rng.cuda", None)) is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        _, i, name = key.split(".")
-        moments.setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+    state, tensors = read_state(folder), load_file(folder / "state.safetensors")
+    whole = get_optimizer_state_dict(model, optimizer.optimizer, options=_whole())
+    if accelerator.is_main_process:
+        whole["state"] = moments = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
+                moments.setdefault(name, {})[moment] = value
+    set_optimizer_state_dict(model, optimizer.optimizer, whole,
+                             options=_whole(broadcast_from_rank0=accelerator.num_processes > 1))
+    with torch.no_grad():
+        for name, value in _trained(accelerator, model):
+            if (before := tensors.get(f"trained.{name}")) is not None:
+                value.copy_(before)
+    if accelerator.scaler and state.get("scaler"):
+        accelerator.scaler.load_state_dict(state["scaler"])
+    index = accelerator.process_index
+    if index < state["processes"]:
+        torch.set_rng_state(tensors["rng.cpu"][index])
+        if "rng.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng.cuda"][index])
+    else:
+        torch.manual_seed(hash((config.seed, state["step"], index)) & 0x7FFFFFFF)
+
+
+def _whole(**more):
+    """Whole tensors on the CPU of the main process, however processes share them out."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+    return StateDictOptions(full_state_dict=True, cpu_offload=True, **more)
+
+
+def _trained(accelerator, model) -> list[tuple[str, Tensor]]:
+    """The weights in training, by name."""
+    return [(name, p) for name, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad]
+
+
+def _moments(model, optimizer) -> dict[str, Tensor]:
+    """AdamW's state by names of parameters, gathered where processes shard it; nothing but in the main process."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+    state = get_optimizer_state_dict(model, optimizer.optimizer, options=_whole()).get("state", {})
+    return {f"optimizer.{name}.{moment}": value.detach().cpu().contiguous() for name, moments in state.items()
+            for moment, value in moments.items()}
+
+
+def _random_states(accelerator) -> dict[str, Tensor]:
+    """Each process's: [P, bytes]."""
+    own = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        own["rng.cuda"] = torch.cuda.get_rng_state()
+    if accelerator.num_processes == 1:
+        return {name: value[None] for name, value in own.items()}
+    return {name: accelerator.gather(value[None].to(accelerator.device)).cpu() for name, value in own.items()}

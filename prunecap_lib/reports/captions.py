@@ -1,0 +1,112 @@
+"""How is a whole split captioned, by one process or by many? Each takes whole batches, and all get every caption.
+
+A batch's captions can depend on its size: sums of floats are taken in another order. So a process takes batches as
+they are in one process, and not a share of each; and a batch's random numbers depend on the seed and on its first
+picture, not on what was captioned before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+
+from ..captioner import Caption, Captioner
+from ..datasets.base import CaptionDataset
+from ..datasets.features import FeatureCache
+from ..evaluation import token_accuracy
+from ..text import pad_batch
+from ..tokens import VisualTokens
+
+
+def processes():
+    """Accelerate's ``PartialState``: who of ``accelerate launch`` or ``torchrun`` this is, or one process alone."""
+    from accelerate import PartialState
+
+    # patience: the others wait while the main process builds a cache of features
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
+
+
+class Looks:
+    """What the captioner gets of picture i: stored features, or the picture itself."""
+
+    def __init__(self, captioner: Captioner, dataset: CaptionDataset, *, cache_features: bool = False,
+                 progress: bool = False):
+        self.captioner, self.dataset, self.cache = captioner, dataset, None
+        if cache_features:
+            with processes().main_process_first():  # one builds, then all open
+                self.cache = FeatureCache.open_or_build(dataset, captioner.encoder, progress=progress)
+
+    def batches(self, batch_size: int, progress: bool = False) -> Iterator[tuple[list[int], Tensor | VisualTokens]]:
+        """Yield (positions, images or tokens), in order: this process's share of the batches."""
+        from tqdm import tqdm
+        here = processes()
+        chunks = torch.arange(len(self.dataset)).split(batch_size)[here.process_index :: here.num_processes]
+        for chunk in tqdm(chunks, disable=not (progress and here.is_main_process),
+                          desc=f"{self.dataset.name} {self.dataset.split}"):
+            positions = chunk.tolist()
+            if self.cache is not None:
+                yield positions, self.cache.tokens(positions).to(self.captioner.device)
+            else:
+                yield positions, self.captioner.preprocess([self.dataset.image(i) for i in positions])
+
+
+@contextmanager
+def noise_of(seed: int, position: int) -> Iterator[None]:
+    """Inside, what the CPU draws depends on these two alone: the scorer 'random', before or inside the encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(hash((seed, position)) & 0x7FFFFFFF)
+        yield
+
+
+def from_all(found: list[tuple]) -> list[tuple]:
+    """What all processes found, in every process, in the order of the first entries: the data set's."""
+    from accelerate.utils import gather_object
+
+    processes()  # or else Accelerate would look for a GPU where the library does not
+    return sorted(gather_object(found), key=lambda one: one[0])
+
+
+def caption_split(captioner: Captioner, dataset: CaptionDataset, *, batch_size: int = 64,
+                  cache_features: bool = False, progress: bool = False, seed: int = 0,
+                  **settings) -> dict[int | str, Caption]:
+    """A caption for every picture: image_id -> Caption, in the data set's order.
+
+    Of several processes, each captions every so-manieth batch, and all return the same: what one process returns.
+
+    Args:
+        seed: of the scorer 'random'.
+        settings: go to ``Captioner.generate``.
+    """
+    found = []
+    looks = Looks(captioner, dataset, cache_features=cache_features, progress=progress)
+    for positions, images in looks.batches(batch_size, progress):
+        with noise_of(seed, positions[0]):
+            found += zip(positions, captioner.generate(images, **settings), strict=True)
+    return {dataset.image_ids[i]: caption for i, caption in from_all(found)}
+
+
+@torch.inference_mode()
+def split_accuracy(captioner: Captioner, dataset: CaptionDataset, *, batch_size: int = 64, seed: int = 0,
+                   cache_features: bool = False, prune_ratio: float | None = None,
+                   scorer: str | None = None) -> float:
+    """Token accuracy under teacher forcing, against each picture's first caption (the presentation's ACC).
+
+    Several processes share the batches, as in ``caption_split``.
+    """
+    found = []
+    for positions, images in Looks(captioner, dataset, cache_features=cache_features).batches(batch_size):
+        ids = pad_batch([captioner.vocabulary.encode(dataset.captions[i][0], captioner.config.max_length - 2)
+                         for i in positions]).to(captioner.device)
+        words = int((ids[:, 1:] != 0).sum())
+        with noise_of(seed, positions[0]):
+            memory, _ = captioner.look(images, prune_ratio, scorer)
+        logits = captioner.decoder(ids[:, :-1], memory)
+        found.append((positions[0], token_accuracy(logits, ids[:, 1:]) * words, words))
+    hits = total = 0
+    for _, right, words in from_all(found):
+        hits, total = hits + right, total + words
+    return hits / total

@@ -1,0 +1,52 @@
+"""How is a measured figure written down? As JSON, whole or not at all, with the run that it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import versions
+from ..files import write_text
+
+
+def provenance() -> dict:
+    """Command, versions, date and machine type: what a measured figure must carry."""
+    program = Path(sys.argv[0])
+    # a script of the project is named with its folder, a module run by -m and an installed command by their names alone
+    start = (["python", "-m", program.parent.name] if program.name == "__main__.py"
+             else ["python", f"{program.parent.name}/{program.name}"] if program.suffix == ".py" else [program.name])
+    return {"command": shlex.join([*start, *sys.argv[1:]]), "versions": versions(),
+            "date": date.today().isoformat(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+                       + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")}
+
+
+def write_json(path: str | Path, report: dict | list) -> None:
+    """Write a report as JSON, whole or not at all."""
+    write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_rows(path: str | Path, rows: list[dict], *, same: Sequence[str], add: bool = False) -> None:
+    """Write measured rows with their provenance, one for each run that they came from.
+
+    Args:
+        same: keys that say what a row is about.
+        add: keep the rows of that file that are about something else.
+    """
+    def about(row: dict) -> tuple:
+        return tuple(str(row.get(key)) for key in same)
+
+    path, run, new = Path(path), provenance(), {about(row) for row in rows}
+    old = json.loads(path.read_text(encoding="utf-8")) if add and path.exists() else {"rows": [], "runs": []}
+    found = [(row, old["runs"][row["run"]]) for row in old["rows"] if about(row) not in new]
+    found += [(row, run) for row in rows]
+    runs = [run for i, (_, run) in enumerate(found) if run not in [earlier for _, earlier in found[:i]]]
+    write_json(path, {"rows": [row | {"run": runs.index(run)} for row, run in found], "runs": runs})

@@ -1,0 +1,87 @@
+"""What did the captioner say of each picture? One page to search and sort, that opens without a server or a network.
+
+The page is ``report.html`` of this folder with the figures put in as JSON. Its script writes all of it as text, never
+as HTML, so that no caption can become part of the page's code.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from ..captioner import Caption
+from ..datasets.base import CaptionDataset, ImageId
+from ..errors import CheckpointError, PrunecapError
+from ..evaluation import per_image_cider
+from ..files import write_text
+from ..preprocessing import Preprocessing
+
+TEMPLATE = Path(__file__).with_name("report.html")
+SIDE = 320  # pixels of a small picture's longer side: sharp at the size the page shows, about 15 kB
+
+
+def write_html(path: str | Path, report: dict, dataset: CaptionDataset, captions: Mapping[ImageId, Caption | str], *,
+               preprocessing: Preprocessing | None = None) -> Path:
+    """Write captions beside pictures, references and each picture's CIDEr-D. Returns the page's path.
+
+    Args:
+        path: a folder, for ``index.html`` and ``pictures/``; or a file NAME.html, with ``NAME_pictures/`` beside it.
+        report: ``evaluate``'s; the page's head shows it.
+        captions: image_id -> caption, as ``evaluate`` returns them, or plain texts.
+        preprocessing: the captioner's; with it the page can fade the cells whose tokens were dropped.
+
+    Raises: CheckpointError where the file system refuses; what ``dataset.image`` raises.
+    """
+    path = Path(path)
+    page = path if path.suffix == ".html" else path / "index.html"
+    folder = page.with_name(f"{page.stem}_pictures") if path.suffix == ".html" else path / "pictures"
+    texts = {id: caption if isinstance(caption, str) else caption.text for id, caption in captions.items()}
+    scores, rows = per_image_cider(dataset.references(), texts), []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, id in enumerate(dataset.image_ids):
+            picture = dataset.image(i)
+            name, size = f"{i:06d}.jpg", save_small(picture, folder / f"{i:06d}.jpg")
+            rows.append({"id": id, "caption": texts[id], "references": dataset.captions[i],
+                         "score": round(scores[id], 4), "picture": f"{folder.name}/{name}", "size": size,
+                         **pruned_cells(captions[id], preprocessing, picture.size)})
+    except PrunecapError:  # a picture that cannot be read names itself
+        raise
+    except OSError as error:
+        raise CheckpointError(f"could not write pictures into {folder}: {error.strerror or error}; free some space or "
+                              "choose another place") from error
+    title = f"{report.get('checkpoint') or report.get('captions_file')} on {dataset.name} {dataset.split}"
+    # inside <script> only "<" can end the data
+    data = json.dumps({"title": title, "report": report, "rows": rows}, ensure_ascii=False).replace("<", "\\u003c")
+    before, after = TEMPLATE.read_text(encoding="utf-8").split("{{data}}")
+    write_text(page, before.replace("{{title}}", html.escape(title)) + data + after)
+    return page
+
+
+def save_small(picture: Image.Image, path: Path) -> tuple[int, int]:
+    """Write a picture as JPEG of at most SIDE pixels, and return its (width, height)."""
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small.save(path, quality=85 if small.size != picture.size else 95, optimize=True)  # a drawn scene is tiny as it is
+    return small.size
+
+
+def pruned_cells(caption: Caption | str, preprocessing: Preprocessing | None, size: tuple[int, int]) -> dict:
+    """Which cells were kept, and which part of the picture they divide; nothing where nothing was dropped.
+
+    ``kept``: one bit a cell, row by row, as hexadecimal digits. ``box``: left, top, right, bottom as shares of the
+    picture.
+    """
+    if isinstance(caption, str) or preprocessing is None:
+        return {}
+    cells, kept = caption.grid[0] * caption.grid[1], set(caption.kept.tolist())
+    if len(kept) == cells:
+        return {}
+    digits = -(-cells // 4)
+    bits = sum(1 << (4 * digits - 1 - cell) for cell in kept)
+    box = [round(edge / side, 4) for edge, side in zip(preprocessing.picture_box(size), size * 2, strict=True)]
+    return {"grid": list(caption.grid), "kept": f"{bits:0{digits}x}", "box": box}

@@ -1,0 +1,46 @@
+"""What happens after an epoch? The captioner is judged, the log told, the best weights kept, pictures drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import CheckpointError
+from .batches import Batches, open_split
+from .config import TrainConfig
+from .log import Log
+from .processes import is_sharded, raise_together
+from .progress import keep, out_of_patience
+from .tracking import Tracker
+from .validation import caption_score, validate
+
+
+class EpochEnd:
+    """``last = finish(kept, step, epoch)``, in all processes, after each epoch, counted from 1."""
+
+    def __init__(self, accelerator, config: TrainConfig, val: Batches, log: Log, tracker: Tracker,
+                 after_epoch: Callable | None):
+        self.accelerator, self.config, self.val = accelerator, config, val
+        self.log, self.tracker, self.after_epoch = log, tracker, after_epoch
+        self.captioned = open_split(config, "val", config.caption_limit) if config.scored_every else None
+
+    def __call__(self, kept, step: int, epoch: int) -> bool:
+        """Judge, tell, keep and draw; returns whether it was the last. ``kept`` is the captioner, perhaps wrapped.
+
+        Raises CheckpointError, in all processes, where the file system refuses.
+        """
+        captioner, every = self.accelerator.unwrap_model(kept), self.config.scored_every
+        found = validate(kept, self.val, self.accelerator)
+        if every and (epoch % every == 0 or epoch == self.config.epochs):
+            found["cider"] = caption_score(captioner, self.captioned, self.config)
+        self.log.write(step=step, epoch=epoch, **found)
+        weights, failed = self.accelerator.get_state_dict(kept), None
+        if self.accelerator.is_main_process:
+            try:
+                keep(captioner, self.log.lines, epoch, self.config, weights)
+            except CheckpointError as error:
+                failed = error
+        raise_together(self.accelerator, failed)
+        if self.after_epoch and self.accelerator.is_main_process and not is_sharded(self.accelerator):
+            for name, path in (self.after_epoch(captioner, self.log.lines) or {}).items():
+                self.tracker.image(name, path, step)
+        return epoch == self.config.epochs or out_of_patience(self.log.lines, self.config)

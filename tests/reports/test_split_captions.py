@@ -1,0 +1,112 @@
+"""Do many processes caption a split as one does, picture by picture, whatever is drawn at random?"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from prunecap_lib import Captioner
+from prunecap_lib.cli import main
+from prunecap_lib.datasets import open_dataset
+from prunecap_lib.reports import caption_split, captions, split_accuracy
+
+
+def as_process(monkeypatch, index, count):
+    """This process takes the place of one of many, and gets only what it found itself."""
+    here = SimpleNamespace(process_index=index, num_processes=count, is_main_process=index == 0,
+                           main_process_first=nullcontext)
+    monkeypatch.setattr(captions, "processes", lambda: here)
+    monkeypatch.setattr(captions, "from_all", lambda found: found)
+
+
+def said(found):
+    return {id: (caption.text, caption.log_prob, caption.kept.tolist()) for id, caption in found.items()}
+
+
+@pytest.mark.parametrize("count, batch_size", [(2, 4), (3, 4), (2, 5), (5, 4), (16, 1)])
+def test_the_shares_are_one_process_captions(monkeypatch, captioner, dataset, count, batch_size):
+    whole = said(caption_split(captioner, dataset, batch_size=batch_size))
+    shares = []
+    for index in range(count):
+        as_process(monkeypatch, index, count)
+        shares.append(said(caption_split(captioner, dataset, batch_size=batch_size)))
+    assert sum(map(len, shares)) == len(dataset)  # none twice
+    assert {id: caption for share in shares for id, caption in share.items()} == whole
+
+
+def test_noise_depends_on_the_seed_alone(captioner, dataset):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = said(caption_split(captioner, dataset, seed=3))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert said(caption_split(captioner, dataset, seed=3)) == first
+    assert said(caption_split(captioner, dataset, seed=4)) != first
+    assert split_accuracy(captioner, dataset, seed=3) == split_accuracy(captioner, dataset, seed=3)
+
+
+def test_every_batch_has_noise_of_its_own(captioner, dataset):
+    kept = [tuple(caption.kept.tolist()) for caption in caption_split(captioner, dataset, batch_size=1).values()]
+    assert len(set(kept)) == len(kept)
+
+
+WORKER = """
+import json, sys
+from prunecap_lib import Captioner
+from prunecap_lib.cli import main
+from prunecap_lib.datasets import open_dataset
+from prunecap_lib.evaluation import java
+from prunecap_lib.reports import caption_split, processes, split_accuracy
+
+folder = sys.argv[1]
+if processes().process_index == 1:
+    java.ptb_tokenize = None  # only the main process may score
+main(["evaluate", "--checkpoint", f"{folder}/model", "--limit", "13", "--batch-size", "4", "--metrics", "CIDEr",
+      "--no-progress", "--out", f"{folder}/many.json"])
+captioner, found = Captioner.load(f"{folder}/model"), {}
+for n in (13, 3):  # 3: one batch, and a process with nothing to do
+    dataset = open_dataset("scenes", split="test", limit=n)
+    found[n] = [caption.log_prob for caption in caption_split(captioner, dataset, batch_size=4).values()]
+    found[f"accuracy {n}"] = split_accuracy(captioner, dataset, batch_size=4)
+captioner.encoder.set_schedule(None)
+found["cached"] = [caption.text for caption in caption_split(captioner, dataset, cache_features=True).values()]
+json.dump(found, open(f"{folder}/{processes().process_index}-of-{processes().num_processes}.json", "w"))
+"""
+
+
+def test_two_real_processes_find_what_one_finds(captioner, dataset, tmp_path, capsys):
+    captioner.save(tmp_path / "model")
+    (tmp_path / "worker.py").write_text(WORKER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    # what torchrun and accelerate launch tell their processes, without the seconds that these take to start
+    told = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                         "PRUNECAP_DATA": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [subprocess.Popen([sys.executable, tmp_path / "worker.py", tmp_path], text=True,
+                                env=told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in (0, 1)]
+    (out, problems), (nothing, more_problems) = (process.communicate(timeout=300) for process in started)
+    assert [process.returncode for process in started] == [0, 0], problems + more_problems
+    assert '"CIDEr"' in out and nothing == ""
+    first, second = (json.loads((tmp_path / f"{i}-of-2.json").read_text()) for i in (0, 1))
+    assert first == second
+    loaded = Captioner.load(tmp_path / "model")
+    for n in (13, 3):
+        some = open_dataset("scenes", split="test", limit=n)
+        assert first[str(n)] == [caption.log_prob for caption in caption_split(loaded, some, batch_size=4).values()]
+        assert first[f"accuracy {n}"] == split_accuracy(loaded, some, batch_size=4)
+    assert len(first["cached"]) == 3 and len(list((tmp_path / "features").iterdir())) == 1
+
+    main(["evaluate", "--checkpoint", str(tmp_path / "model"), "--limit", "13", "--batch-size", "4", "--metrics",
+          "CIDEr", "--no-progress", "--out", str(tmp_path / "one.json")])
+    one, many = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "many"))
+    assert (one.pop("provenance")["processes"], many.pop("provenance")["processes"]) == (1, 2)
+    del one["seconds"], many["seconds"]
+    assert one == many

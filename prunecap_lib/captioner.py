@@ -203,19 +203,18 @@ class Captioner(nn.Module):
     @torch.inference_mode()
     def generate(self, images, *, method: str = "greedy", beam_size: int = 5, max_length: int = 20,
                  prune_ratio: float | None = None, scorer: str | None = None, return_attention: bool = False,
-                 generator: torch.Generator | None = None) -> list[Caption]:
+                 temperature: float = 1.0, generator: torch.Generator | None = None) -> list[Caption]:
         """Write one caption for each picture.
 
         Args:
             images: paths, PIL images, a preprocessed tensor [B, 3, S, S], or VisualTokens.
-            method: 'greedy' or 'beam'.
+            method: 'greedy', 'beam' or 'sample' (of this ``temperature``: see ``decoding.sample``).
             max_length: most words written, ``<eos>`` included.
             prune_ratio, scorer: None means the captioner's own.
             return_attention: also fill ``Caption.attention`` (one more pass over the finished captions).
-            generator: noise for the scorer 'random'.
+            generator: noise, drawn on the CPU, for 'sample' and for the scorer 'random'.
         """
-        was_training = self.training
-        if was_training:
+        if was_training := self.training:
             self.eval()
         try:
             images = images if isinstance(images, VisualTokens) else self.preprocess(images)
@@ -225,8 +224,11 @@ class Captioner(nn.Module):
                     written = decoding.greedy(self.decoder, memory, max_length=max_length)
                 case "beam":
                     written = decoding.beam(self.decoder, memory, beam_size=beam_size, max_length=max_length)
+                case "sample":
+                    numbers = torch.rand(len(memory), 1, max_length, generator=generator).to(memory.device)
+                    written = decoding.sample(self.decoder, memory, numbers, temperature=temperature)
                 case _:
-                    raise InputError(f"method {method!r} is unknown; use 'greedy' or 'beam'")
+                    raise InputError(f"method {method!r} is unknown; use 'greedy', 'beam' or 'sample'")
             maps = self._attention(written.ids, memory, kept) if return_attention else [None] * len(memory)
         finally:
             if was_training:

@@ -1,12 +1,13 @@
-"""How is a caption written, word by word? Greedy search and beam search over cached keys and values.
+"""How is a caption written, word by word? The best word, a drawn one, or beams, over cached keys and values.
 
-Both write from the same step, ``Writer``'s: last words in, logits out.
+All write from the same step, ``Writer``'s: last words in, logits out.
 
-Shapes: B pictures, R beams, T words, S visual tokens, D width, V vocabulary.
+Shapes: B pictures, R beams or samples, T words, S visual tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -77,15 +78,49 @@ def greedy(decoder: Decoder, memory: Tensor, *, max_length: int = 20) -> Written
         memory: [B, S, D] projected visual tokens.
         max_length: most words written, ``<eos>`` included.
     """
-    todo = _Open(decoder, memory, 1, max_length)
+    return _write(_Open(decoder, memory, 1, max_length), lambda log_probs, t: log_probs.argmax(dim=-1))
+
+
+@torch.inference_mode()
+def sample(decoder: Decoder, memory: Tensor, numbers: Tensor, *, temperature: float = 1.0) -> Written:
+    """Draw each word by its probability: R captions of every picture, each as likely as the model finds it.
+
+    The words in their order share out the numbers from 0 to 1, each as much as its probability, and the number given
+    for a place falls to one of them. So a caption depends on its numbers alone, whichever others are drawn with it.
+
+    Args:
+        memory: [B, S, D] projected visual tokens.
+        numbers: [B, R, T] from [0, 1), for captions of at most T words, ``<eos>`` included.
+        temperature: log-probabilities are divided by it: below 1 the probable becomes more probable.
+
+    Returns: B * R rows, those of one picture side by side; ``log_prob`` is the model's own, of temperature 1.
+
+    Raises InputError for a temperature that is not above 0.
+    """
+    if not temperature > 0:
+        raise InputError(f"temperature {temperature} must be above 0; for the most probable words use greedy search")
+    B, R, T = numbers.shape
+    todo = _Open(decoder, memory, R, T)
+
+    def draw(log_probs: Tensor, t: int) -> Tensor:
+        passed = (log_probs / temperature).softmax(dim=-1).cumsum(dim=-1)
+        aim = numbers[todo.rows, :, t, None] * passed[..., -1:]  # their sum is 1 but for rounding
+        return torch.searchsorted(passed, aim, right=True)[..., 0].clamp(max=passed.shape[-1] - 1)
+
+    return _write(todo, draw)
+
+
+def _write(todo: _Open, choose: Callable[[Tensor, int], Tensor]) -> Written:
+    """Write the words that ``choose`` names, given log-probabilities [b, R, V] and the place t."""
     ids, log_prob = todo.ids.clone(), todo.log_prob.clone()
     words = torch.full_like(ids[..., 0], BOS)
     finished = torch.zeros_like(words, dtype=torch.bool)
-    for t in range(max_length):
-        best = todo.next_log_probs(words).max(dim=-1)  # [b, 1]
-        words = best.indices.masked_fill(finished, PAD)
+    for t in range(ids.shape[-1]):
+        log_probs = todo.next_log_probs(words)
+        words = choose(log_probs, t)  # [b, R]
+        log_prob = log_prob + log_probs.gather(-1, words[..., None])[..., 0].masked_fill(finished, 0.0)
+        words = words.masked_fill(finished, PAD)
         ids[..., t] = words
-        log_prob = log_prob + best.values.masked_fill(finished, 0.0)
         finished = finished | (words == EOS)
         if (stay := todo.end_step(ids, log_prob, finished)) is not None:
             if not len(stay):
@@ -93,7 +128,7 @@ def greedy(decoder: Decoder, memory: Tensor, *, max_length: int = 20) -> Written
             words, finished, ids, log_prob = words[stay], finished[stay], ids[stay], log_prob[stay]
     else:
         todo.put(ids, log_prob)
-    return Written(todo.ids[:, 0, : t + 1], todo.log_prob[:, 0])
+    return Written(todo.ids[..., : t + 1].flatten(0, 1), todo.log_prob.flatten())
 
 
 @torch.inference_mode()

@@ -132,6 +132,17 @@ def test_attention_lies_on_kept_cells(captioner, images):
             torch.testing.assert_close(total, torch.ones_like(total))
 
 
+def test_sampling_follows_its_generator(captioner, images):
+    def drawn(seed, **settings):
+        generator = torch.Generator().manual_seed(seed)
+        found = captioner.generate(images, method="sample", max_length=8, generator=generator, **settings)
+        return [caption.ids for caption in found]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    cold = drawn(0, temperature=1e-4)
+    assert cold == [caption.ids for caption in captioner.generate(images, max_length=8)]
+
+
 @pytest.mark.parametrize("method", ["greedy", "beam"])
 def test_asking_for_attention_changes_no_word(captioner, images, method):
     plain = captioner.generate(images, method=method, max_length=8)

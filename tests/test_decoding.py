@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from prunecap_lib.decoder import Decoder
-from prunecap_lib.decoding import NEVER_WRITTEN, beam, greedy
+from prunecap_lib.decoding import NEVER_WRITTEN, beam, greedy, sample
 from prunecap_lib.errors import InputError
 from prunecap_lib.text import BOS, EOS, PAD
 
@@ -100,6 +100,60 @@ def test_a_picture_is_captioned_alike_alone_and_in_a_batch(decoder, memory):
     for b in range(len(memory)):
         alone = beam(decoder, memory[b : b + 1], beam_size=3, max_length=LENGTH)
         assert row(alone.ids[0]) == row(together.ids[b])
+
+
+# -- drawing words ----------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def plain_sample(decoder, picture, numbers, temperature):
+    ids, total = torch.tensor([[BOS]]), 0.0
+    for number in numbers.tolist():
+        log_probs = next_log_probs(decoder, ids, picture)[0]
+        chances = (log_probs.double() / temperature).softmax(-1)
+        word = int((chances.cumsum(-1) > number).nonzero()[0])
+        total += float(log_probs[word])
+        ids = torch.cat([ids, torch.tensor([[word]])], 1)
+        if word == EOS:
+            break
+    return ids[0, 1:].tolist(), total
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_samples_equal_uncached(decoder, memory, temperature):
+    R = 3
+    numbers = torch.rand(len(memory), R, LENGTH, generator=torch.Generator().manual_seed(4))
+    written = sample(decoder, memory, numbers, temperature=temperature)
+    rows = [row(ids) for ids in written.ids]
+    for i, (b, r) in enumerate((b, r) for b in range(len(memory)) for r in range(R)):
+        ids, total = plain_sample(decoder, memory[b : b + 1], numbers[b, r], temperature)
+        assert rows[i] == ids
+        assert written.log_prob[i].item() == pytest.approx(total, abs=1e-3)
+    assert len({tuple(ids) for ids in rows}) > len(memory), "samples of one picture should differ"
+    assert len({len(ids) for ids in rows}) > 1
+
+
+def test_words_are_drawn_as_often_as_they_are_probable(decoder, memory):
+    n = 4000
+    numbers = torch.rand(1, n, 1, generator=torch.Generator().manual_seed(5))
+    drawn = torch.bincount(sample(decoder, memory[:1], numbers).ids[:, 0], minlength=V) / n
+    chances = next_log_probs(decoder, torch.tensor([[BOS]]), memory[:1])[0].exp()
+    assert (drawn - chances).abs().max() < 4 * (0.25 / n) ** 0.5
+    assert (drawn[NEVER_WRITTEN] == 0).all() and (chances > 0.02).sum() > 1
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_the_ends_of_the_scale_fall_to_words_too(decoder, memory, number):
+    written = sample(decoder, memory, torch.full((len(memory), 2, LENGTH), number))
+    assert torch.isfinite(written.log_prob).all()
+
+
+def test_a_low_temperature_is_greedy(decoder, memory):
+    numbers = torch.rand(len(memory), 1, LENGTH, generator=torch.Generator().manual_seed(6))
+    cold, plain = sample(decoder, memory, numbers, temperature=1e-4), greedy(decoder, memory, max_length=LENGTH)
+    assert torch.equal(cold.ids, plain.ids)
+    torch.testing.assert_close(cold.log_prob, plain.log_prob)
+    with pytest.raises(InputError, match="temperature 0.0"):
+        sample(decoder, memory, numbers, temperature=0.0)
 
 
 @pytest.mark.parametrize("size, length", [(0, 5), (V, 5), (2, 0), (2, LENGTH + 2)])

@@ -52,7 +52,8 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
             file.truncate(done * sizes[name])
         _check_space(folder, sum(sizes.values()) * (len(dataset) - done), len(dataset) - done)
         rest = torch.utils.data.Subset(pixels, range(done, len(dataset)))
-        loader = torch.utils.data.DataLoader(rest, batch_size, num_workers=workers)
+        # a generator of its own: a training run that builds its cache must be the run that finds it
+        loader = torch.utils.data.DataLoader(rest, batch_size, num_workers=workers, generator=torch.Generator())
         with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
                   disable=not progress) as bar:
             for images in loader:

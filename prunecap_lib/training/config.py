@@ -28,6 +28,15 @@ class TrainConfig:
     start: str | None = None
     """A checkpoint to start from: a name under data/checkpoints ('scenes-vit') or a folder. Its weights, vocabulary and
     preprocessing are kept, and its sizes must be this run's. It is the teacher, too."""
+    objective: Literal["cross_entropy", "self_critical"] = "cross_entropy"
+    """What is learned: the next word of given captions; or, as a second stage, to draw captions of a high CIDEr-D
+    (Rennie et al. 2017). The second needs ``start``, no teacher, and a learning rate of 1e-5 to 1e-4."""
+    samples: int = 5
+    """Captions that a self-critical run draws of each picture."""
+    baseline: Literal["others", "greedy"] = "others"
+    """What a drawn caption's CIDEr-D must exceed: the mean of the picture's other samples, or its greedy caption's."""
+    reward_eos: bool = True
+    """The end of a caption counts as a word in its CIDEr-D. Without, captions learn to stop in "with a"."""
 
     encoder: str = "vit"
     """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
@@ -171,6 +180,12 @@ class TrainConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
         if not 0 <= self.max_unreadable < 1:
             raise InputError(f"max_unreadable is {self.max_unreadable}; it is a share, from 0 to below 1")
+        if self.self_critical:
+            if self.start is None:
+                raise InputError("objective 'self_critical' has no start: a captioner that knows no word draws nothing "
+                                 "that scores; train with 'cross_entropy' first and name its checkpoint as start")
+            if self.samples < (2 if self.baseline == "others" else 1):
+                raise InputError(f"samples is {self.samples}; baseline 'others' needs at least 2, 'greedy' 1")
         for name in ("caption_every", "patience", "keep_last"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
@@ -203,6 +218,21 @@ class TrainConfig:
         if changes.get("start"):
             settings["encoder_weights"] = None
         return cls(**{**settings, **changes})
+
+    @property
+    def self_critical(self) -> bool:
+        """Is it the second stage, in which captions are drawn?"""
+        return self.objective == "self_critical"
+
+    @property
+    def scored_every(self) -> int:
+        """Epochs between two validations by captions. A self-critical run has one after each: its loss says little."""
+        return self.caption_every or int(self.self_critical)
+
+    @property
+    def taught(self) -> bool:
+        """Is there a teacher?"""
+        return self.start is not None and not self.self_critical
 
     @property
     def folder(self) -> Path:

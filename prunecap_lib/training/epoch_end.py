@@ -21,14 +21,14 @@ class EpochEnd:
                  after_epoch: Callable | None):
         self.accelerator, self.config, self.val = accelerator, config, val
         self.log, self.tracker, self.after_epoch = log, tracker, after_epoch
-        self.captioned = open_split(config, "val", config.caption_limit) if config.caption_every else None
+        self.captioned = open_split(config, "val", config.caption_limit) if config.scored_every else None
 
     def __call__(self, kept, step: int, epoch: int) -> bool:
         """Judge, tell, keep and draw; returns whether it was the last. ``kept`` is the captioner, perhaps wrapped.
 
         Raises CheckpointError, in all processes, where the file system refuses.
         """
-        captioner, every = self.accelerator.unwrap_model(kept), self.config.caption_every
+        captioner, every = self.accelerator.unwrap_model(kept), self.config.scored_every
         found = validate(kept, self.val, self.accelerator)
         if every and (epoch % every == 0 or epoch == self.config.epochs):
             found["cider"] = caption_score(captioner, self.captioned, self.config)

@@ -24,6 +24,7 @@ from .objective import objective
 from .outcome import Outcomes
 from .processes import check_same_step, one_after_another, own_random_state, start_accelerator
 from .progress import out_of_patience
+from .self_critical import SampledBatches, SelfCritical
 from .start import first_captioner, load_teacher
 from .state import Place, load_state, save, saved_place
 from .stopping import StopSignals
@@ -85,8 +86,10 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
     captioner = one_after_another(accelerator, lambda: Captioner.load(saved) if step else
                                   first_captioner(config, dataset.captions))
     batches, val = one_after_another(accelerator, lambda: [
-        Batches(split, captioner, config, process=accelerator.process_index, processes=processes)
-        for split in (dataset, open_split(config, "val", config.val_limit))])
+        kind(split, captioner, config, process=accelerator.process_index, processes=processes)
+        for kind, split in ((SampledBatches if config.self_critical else Batches, dataset),
+                            (Batches, open_split(config, "val", config.val_limit)))])
+    critic = SelfCritical(dataset.captions, captioner.vocabulary, config) if config.self_critical else None
     average = moving_average(captioner, config.ema) if config.ema else None
     fit_to_machine(captioner, config)
     groups = parameter_groups(captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
@@ -97,7 +100,7 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
               tell=tracker.log)
     model, optimizer = accelerator.prepare(captioner, optimizer)
     kept = accelerator.prepare_model(average.module, evaluation_mode=True) if average else model
-    teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.start else None
+    teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.taught else None
     own_random_state(accelerator, config)
     if step:
         load_state(saved, accelerator, model, optimizer, config)
@@ -116,7 +119,7 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
                     group["lr"] = lr * group["share"]
                 with accelerator.accumulate(model):
                     images, ids = batch.to(accelerator.device)
-                    loss, logits, due = objective(model, images, ids, config, teacher, batch.weights)
+                    loss, logits, due = (critic or objective)(model, images, ids, config, teacher, batch.weights)
                     accelerator.backward(loss)
                     outcomes.add(batch, loss, token_accuracy(logits, due) if logged else 0.0)
                     if not accelerator.sync_gradients:
@@ -132,7 +135,8 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
                 bar.update()
                 if logged:
                     log.write(step=step, epoch=step / batches.steps, lr=lr, loss=outcome.loss,
-                              accuracy=outcome.accuracy, **monitor.figures(total - step))
+                              accuracy=outcome.accuracy, **monitor.figures(total - step),
+                              **(critic.figures() if critic else {}))
                     bar.set_postfix(loss=f"{outcome.loss:.3f}", waiting=f"{log.lines[-1]['data_wait']:.0%}")
                 if outcome.stop or config.save_steps and step % config.save_steps == 0:
                     save(saved, accelerator, model, optimizer, config, Place(step, epoch), kept)

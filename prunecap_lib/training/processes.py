@@ -40,10 +40,10 @@ def start_accelerator(config: TrainConfig):
                               gradient_accumulation_steps=config.accumulate,
                               kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
                               **accelerator_settings(config))
-    for name in ("ema", "caption_every"):
-        if is_sharded(accelerator) and getattr(config, name):
+    for name, off in (("ema", 0), ("caption_every", 0), ("objective", "cross_entropy")):
+        if is_sharded(accelerator) and getattr(config, name) != off:
             raise InputError(f"{name} {getattr(config, name)} needs the whole captioner in each process, and FSDP "
-                             f"shards it; leave {name} 0, or train without FSDP")
+                             f"shards it; leave {name} {off}, or train without FSDP")
     return accelerator
 
 

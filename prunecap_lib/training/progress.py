@@ -23,7 +23,7 @@ def scores(lines: Sequence[dict], config: TrainConfig) -> list[float]:
 
     Args: lines of metrics.jsonl.
     """
-    key, sign = ("cider", 1) if config.caption_every else ("val_loss", -1)
+    key, sign = ("cider", 1) if config.scored_every else ("val_loss", -1)
     return [sign * line[key] for line in lines if key in line]
 
 
@@ -46,7 +46,7 @@ def keep(captioner: Captioner, lines: Sequence[dict], epoch: int, config: TrainC
     ``captioner`` was just validated, and ``lines`` end with that. A run that asks for none of caption_every, patience
     and keep_last keeps its last checkpoint alone. ``weights``: the captioner's, where it holds only parts of them.
     """
-    if (config.caption_every or config.patience or config.keep_last) and is_best(lines, config):
+    if (config.scored_every or config.patience or config.keep_last) and is_best(lines, config):
         write(config.folder / "best", captioner, config, weights)
     if config.keep_last:
         write(config.folder / "last" / f"epoch_{epoch:03d}", captioner, config, weights)

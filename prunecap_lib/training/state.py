@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..errors import CheckpointError
+from ..evaluation.reward import reward_signature
 from ..files import replace_folder
 from .config import TrainConfig
 from .processes import raise_together
@@ -54,7 +55,10 @@ def start_fingerprint(config: TrainConfig) -> str | None:
 
 def signature(config: TrainConfig) -> str:
     """What a checkpoint says of its origin."""
-    return json.dumps({key: value for key, value in asdict(config).items() if key not in ("out", "root")})
+    said = {key: value for key, value in asdict(config).items() if key not in ("out", "root")}
+    if config.self_critical:
+        said["reward"] = reward_signature(eos=config.reward_eos, baseline=config.baseline, samples=config.samples)
+    return json.dumps(said)
 
 
 def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place: Place, kept) -> None:

@@ -1,0 +1,171 @@
+"""How does a captioner learn from a score instead of given words? It draws captions and leans to those that score well.
+
+Self-critical sequence training (Rennie et al. 2017), the second stage after training on given words:
+
+    loss = -mean over samples of (reward - baseline) * log p(sample)
+
+    reward = CIDEr-D of the sample                                                          (``evaluation.reward``)
+    baseline = mean reward of the picture's other samples (Luo 2020), or that of its greedy caption (Rennie et al.)
+
+The words that count are those of ``text.tokenize``, where the published metric takes Penn Treebank's through Java; word
+weights come from the training references. ``<eos>`` is a word of reference and sample, unless ``reward_eos`` is off:
+without it nothing is lost by a caption that stops in "with a" (Hu, Cavicchioli and Capotondi 2023).
+
+Captions are drawn in evaluation mode: no dropout, tokens pruned as they will be when the model captions. A second pass
+over the finished captions, in training mode and with gradients, gives their log-probabilities.
+
+Shapes: B pictures, R samples per picture, T words, M words written in all, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import decoding
+from ..captioner import Captioner
+from ..errors import InputError
+from ..evaluation.reward import CiderD
+from ..text import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
+from ..tokens import VisualTokens
+from .batches import Batch, Batches, Part
+from .config import TrainConfig
+from .objective import ratio_loss
+
+_KNOWN = 0.5
+"""Share of the references' words that a captioner must at least know: below it, it speaks of something else."""
+
+
+class SampledBatches(Batches):
+    """Batches whose ``ids`` are no captions but tickets [B, 2]: each picture's position, and a seed for its samples.
+
+    A picture's samples follow from its seed alone. The seeds are drawn for the whole step: they follow from the run's
+    seed and the step, and go where the pictures go.
+    """
+
+    def __getitem__(self, part: Part) -> Batch:
+        seeds = torch.randint(2**62, (len(part.pictures),), generator=torch.Generator().manual_seed(part.seed))
+        tickets = torch.stack([torch.tensor(part.pictures), seeds], dim=1)
+        mine = tickets.tensor_split(self.parts)[part.number]
+        return replace(super().__getitem__(part), ids=mine if len(mine) else tickets[-1:])
+
+
+class SelfCritical:
+    """The objective of a run on ``SampledBatches``, called as ``objective`` is.
+
+    Raises InputError where the captioner does not know half of the words in the references, or where a picture's
+    references cannot be scored (see ``CiderD``).
+    """
+
+    def __init__(self, captions: Sequence[Sequence[str]], vocabulary: Vocabulary, config: TrainConfig):
+        """Args: captions: captions[i] are the references of training picture i."""
+        check_vocabulary(captions, vocabulary, config)
+        self.vocabulary, self.config = vocabulary, config
+        self.score = CiderD([[self._words(caption, ended=True) for caption in picture] for picture in captions])
+        self.rewards: list[float] = []
+
+    def __call__(self, model, images, tickets: Tensor, config: TrainConfig, teacher=None,
+                 weights: tuple[float, float] = (1.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of one batch; the samples' logits [M, V] and their M words. There is no teacher.
+
+        Of ``weights`` (see ``Batch``) the second counts: all means are over pictures.
+        """
+        from accelerate.utils import extract_model_from_parallel
+        images, ids, greedy = draw(extract_model_from_parallel(model), images, tickets[:, 1].tolist(), config)
+        pictures = tickets[:, 0].tolist()
+        reward = self.reward(pictures, ids)
+        self.rewards.append(reward.mean().item())
+        advantage = reward - (others_mean(reward) if greedy is None else self.reward(pictures, greedy))
+        rows = torch.cat([torch.full_like(ids[..., :1], BOS), ids], dim=-1).flatten(0, 1)       # [B*R, 1+T]
+        real = rows[:, 1:] != PAD
+        due = rows[:, 1:][real]
+        logits, tokens = model(images, rows[:, :-1], at=real, need_tokens=True)
+        loss = policy_loss(logits, due, real, advantage.flatten().to(logits.device), config.max_words + 1)
+        if tokens.shares is not None:
+            loss = loss + config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
+        return weights[1] * loss, logits, due
+
+    def reward(self, pictures: Sequence[int], ids: Tensor) -> Tensor:
+        """CIDEr-D of captions as they were drawn, ids [B, R, T] of the pictures at these positions -> [B, R]."""
+        captions = [[self._words(self.vocabulary.decode(row), ended=EOS in row) for row in rows]
+                    for rows in ids.tolist()]
+        return torch.from_numpy(self.score(pictures, captions)).float()
+
+    def figures(self) -> dict[str, float]:
+        """For the log: the samples' mean reward since the last time this was asked."""
+        seen, self.rewards = self.rewards, []
+        return {"reward": float(np.mean(seen))}
+
+    def _words(self, caption: str, *, ended: bool) -> list[str]:
+        words = tokenize(caption)
+        # a reference without words must stay so, for CiderD to refuse
+        return words + [SPECIALS[EOS]] if words and ended and self.config.reward_eos else words
+
+
+@torch.no_grad()
+def draw(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[int],
+         config: TrainConfig) -> tuple[Tensor | VisualTokens, Tensor, Tensor | None]:
+    """Samples of each picture, and its greedy caption where that is the baseline.
+
+    Args: seeds: one a picture; its samples follow from it alone.
+
+    Returns: what the pass with gradients is to look at (the tokens of a frozen encoder, which then runs once); ids
+    [B, R, T]; ids [B, 1, T] or None.
+    """
+    T = config.max_words + 1
+    captioner.eval()
+    half = torch.float16 if config.precision == "fp16" else torch.bfloat16
+    with torch.autocast(captioner.device.type, half, enabled=config.precision != "fp32"):
+        tokens = images if isinstance(images, VisualTokens) else captioner.encode(images)
+        memory, _ = captioner.look(tokens)
+        numbers = torch.stack([torch.rand(config.samples, T, generator=torch.Generator().manual_seed(seed))
+                               for seed in seeds])
+        written = [decoding.sample(captioner.decoder, memory, numbers.to(memory.device))]
+        if config.baseline == "greedy":
+            written.append(decoding.greedy(captioner.decoder, memory, max_length=T))
+    captioner.train()
+    # copies: what was written in inference mode cannot take part in a pass with gradients
+    ids, *greedy = (one.ids.clone().unflatten(0, (len(memory), -1)) for one in written)
+    return tokens if captioner.config.frozen_encoder else images, ids, greedy[0] if greedy else None
+
+
+def others_mean(reward: Tensor) -> Tensor:
+    """Each sample's baseline: the mean reward of the picture's other samples, [B, R] -> [B, R].
+
+    Its own reward must not be in it. Were it, the gradient would only be smaller by (R - 1) / R; so this is the base
+    that Hu et al. 2023 call "average".
+    """
+    return (reward.sum(dim=1, keepdim=True) - reward) / (reward.shape[1] - 1)
+
+
+def policy_loss(logits: Tensor, due: Tensor, real: Tensor, advantage: Tensor, longest: int) -> Tensor:
+    """-mean over captions of advantage * log p(caption), divided by the words of the ``longest`` caption there may be.
+
+    That is a constant. A mean over each caption's own words would make long bad captions cheap, and one over the words
+    of the batch would depend on how a step is shared out.
+
+    Args:
+        logits: [M, V] of the M words written, due [M].
+        real: bool [B*R, T], where they stand.
+        advantage: [B*R]
+    """
+    never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    never[decoding.NEVER_WRITTEN] = True  # as when they were drawn
+    log_prob = -F.cross_entropy(logits.float().masked_fill(never, float("-inf")), due, reduction="none")
+    weight = advantage[:, None].expand_as(real)[real]
+    return -(weight * log_prob).sum() / (len(real) * longest)
+
+
+def check_vocabulary(captions: Sequence[Sequence[str]], vocabulary: Vocabulary, config: TrainConfig) -> None:
+    """Raises InputError where the captioner knows too few of the references' words."""
+    ids = [i for picture in captions for caption in picture if tokenize(caption)
+           for i in vocabulary.encode(caption, bos=False, eos=False)]
+    known = 1 - ids.count(UNK) / max(len(ids), 1)
+    if known < _KNOWN:
+        raise InputError(f"start {config.start}: its vocabulary has {known:.0%} of the words in the captions of "
+                         f"{config.dataset}, so no sample could score; start from a captioner that was trained on them")

@@ -1,0 +1,239 @@
+"""Does the second stage raise the reward of what it draws, forget nothing on the way, and go on exactly?"""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from prunecap_lib import Captioner, TrainConfig, VisualTokens, train
+from prunecap_lib.decoding import NEVER_WRITTEN
+from prunecap_lib.errors import InputError
+from prunecap_lib.evaluation.reward import reward_signature
+from prunecap_lib.pruning import Schedule
+from prunecap_lib.text import EOS, Vocabulary
+from prunecap_lib.training import loop
+from prunecap_lib.training.batches import open_split
+from prunecap_lib.training.self_critical import (
+    SampledBatches,
+    SelfCritical,
+    draw,
+    others_mean,
+    policy_loss,
+)
+from prunecap_lib.training.start import first_captioner, new_captioner
+
+CAPTIONS = [["a red dog runs", "a dog runs on the grass"], ["two cats sleep", "the cats sleep on a mat"],
+            ["a bird sings", "a small bird sings on the roof"], ["the boat is blue", "a blue boat on the sea"]]
+
+
+def tiny(out="unused", **changes):
+    settings = dict(objective="self_critical", limit=16, batch_size=8, epochs=2, d_model=16, layers=1, heads=2, ffn=32,
+                    val_limit=4, caption_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False, samples=3, max_words=12,
+                    scorer="random", encoder="convnext", out=str(out))
+    return TrainConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A captioner that has seen a few words of Scenes, by given words."""
+    folder = tmp_path_factory.mktemp("first")
+    train(tiny(folder, objective="cross_entropy", epochs=4))
+    return str(folder / "checkpoint")
+
+
+def weights(captioner):
+    return {key: value.clone() for key, value in captioner.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+# -- the loss ------------------------------------------------------------------------------------------------------
+
+def test_the_baseline_is_the_mean_of_the_others():
+    reward = torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]])
+    assert others_mean(reward).tolist() == [[4.0, 3.5, 1.5], [3.0, 3.0, 3.0]]
+
+
+def test_the_loss_is_the_samples_log_probability_times_its_advantage():
+    torch.manual_seed(0)
+    full, ids = torch.randn(3, 4, 9), torch.tensor([[4, 5, 2, 0], [6, 2, 0, 0], [7, 8, 4, 5]])
+    advantage, real = torch.tensor([0.5, -2.0, 1.0]), ids != 0
+    allowed = full.clone()
+    allowed[..., NEVER_WRITTEN] = float("-inf")
+    log_prob = allowed.log_softmax(-1).gather(-1, ids[..., None])[..., 0].masked_fill(~real, 0)
+    expected = -(advantage * log_prob.sum(1)).mean() / 7
+    logits = full[real].requires_grad_()
+    loss = policy_loss(logits, ids[real], real, advantage, 7)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all() and (logits.grad[:, NEVER_WRITTEN] == 0).all()
+    assert logits.grad[0, 4] < 0 < logits.grad[3, 6]  # the good sample's word rises, the bad one's falls
+
+
+@pytest.mark.parametrize("baseline", ["others", "greedy"])
+def test_steps_raise_the_reward(baseline):
+    """Four pictures, and nothing but rewards: samples must come to be like the references."""
+    torch.manual_seed(0)
+    config = tiny(start="unused", baseline=baseline, dropout=0.0, samples=8)
+    captioner = new_captioner(config, CAPTIONS).train()
+    critic = SelfCritical(CAPTIONS, captioner.vocabulary, config)
+    optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-2)
+    look, rewards = VisualTokens.full(torch.randn(4, 16, captioner.encoder.channels), (4, 4)), []
+    for step in range(80):
+        tickets = torch.tensor([[i, 100 * step + i] for i in range(4)])
+        loss, logits, due = critic(captioner, look, tickets, config)
+        assert logits.shape == (len(due), len(captioner.vocabulary))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rewards.append(critic.figures()["reward"])
+    assert sum(rewards[-10:]) > 2.5 * sum(rewards[:10]) > 0
+
+
+# -- drawing -------------------------------------------------------------------------------------------------------
+
+def test_a_pictures_samples_follow_from_its_seed_alone(start):
+    config = tiny(start=start, scorer="pilot", prune_ratio=0.5, dropout=0.5)
+    captioner = first_captioner(config, CAPTIONS).train()
+    images, seeds = torch.randn(4, 3, 64, 64), [3, 1, 4, 1]
+    _, together, greedy = draw(captioner, images, seeds, config)
+    assert together.shape[:2] == (4, 3) and together.shape[2] <= config.max_words + 1 and greedy is None
+    _, alone, _ = draw(captioner, images[2:3], seeds[2:3], config)
+    assert torch.equal(together[2, :, : alone.shape[2]], alone[0]), "dropout must be off, and the neighbours no matter"
+    _, other, _ = draw(captioner, images[2:3], [5], config)
+    assert other.shape != alone.shape or not torch.equal(other, alone)
+    assert captioner.training and captioner.decoder.training
+
+
+def test_a_frozen_encoder_runs_once(start, monkeypatch):
+    config = tiny(start=start, freeze_encoder=True)
+    captioner, looks = first_captioner(config, CAPTIONS).train(), []
+    encode = captioner.encoder.encode
+    monkeypatch.setattr(captioner.encoder, "encode", lambda *a, **k: looks.append(None) or encode(*a, **k))
+    critic = SelfCritical(open_split(config, "train", 16).captions, captioner.vocabulary, config)
+    loss, *_ = critic(captioner, torch.randn(2, 3, 64, 64), torch.tensor([[0, 1], [5, 2]]), config)
+    loss.backward()
+    assert len(looks) == 1
+    assert all(p.grad is None for p in captioner.encoder.parameters())
+    assert captioner.projection.linear.weight.grad.abs().sum() > 0
+
+
+def test_batches_name_their_pictures(start):
+    config = tiny(start=start)
+    dataset = open_split(config, "train", config.limit)
+    batches = SampledBatches(dataset, captioner := first_captioner(config, CAPTIONS), config)
+    first, second = (list(batches.epoch(epoch)) for epoch in (0, 1))
+    for images, tickets in first:
+        expected = torch.stack([captioner.preprocessing(dataset.image(i)) for i in tickets[:, 0]])
+        torch.testing.assert_close(images, expected)
+    seeds = torch.cat([tickets[:, 1] for _, tickets in first + second]).tolist()
+    assert sorted(torch.cat([tickets[:, 0] for _, tickets in first]).tolist()) == list(range(16))
+    assert len(set(seeds)) == 32, "a picture's samples must be new in every epoch"
+
+
+@pytest.mark.parametrize("processes, accumulate", [(2, 1), (1, 2), (2, 2)])
+def test_a_step_draws_the_same_however_it_is_shared_out(start, processes, accumulate):
+    config = tiny(start=start, batch_size=8 // processes // accumulate, accumulate=accumulate, limit=15)
+    dataset, captioner = open_split(config, "train", config.limit), first_captioner(config, CAPTIONS)
+    whole = [batch.ids.tolist() for batch in SampledBatches(dataset, captioner, replace(
+        config, batch_size=8, accumulate=1)).epoch(0, drop_last=False)]
+    shares = [list(SampledBatches(dataset, captioner, config, process=i, processes=processes).epoch(0, drop_last=False))
+              for i in range(processes)]
+    for step, tickets in enumerate(whole):
+        parts = [share[step * accumulate + i] for i in range(accumulate) for share in shares]
+        assert [ticket for part in parts for ticket in part.ids.tolist() if part.weights[1]] == tickets
+
+
+def test_accumulated_parts_push_as_one_batch(start, tmp_path):
+    config = tiny(tmp_path / "one", start=start, scorer="pilot", dropout=0.0, epochs=1)
+    one = train(config).captioner.state_dict()
+    two = train(replace(config, batch_size=4, accumulate=2, out=str(tmp_path / "two"))).captioner.state_dict()
+    before = Captioner.load(start).state_dict()
+    for key in ("projection.linear.weight", "decoder.output.bias"):
+        torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=1e-3)
+        assert (one[key] - before[key]).abs().max() > 2e-3
+
+
+# -- the reward ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("eos", [True, False])
+def test_a_caption_that_stops_in_the_middle_scores_less_only_where_the_end_counts(eos):
+    vocabulary = Vocabulary.build(caption for picture in CAPTIONS for caption in picture)
+    critic = SelfCritical(CAPTIONS, vocabulary, tiny(start="unused", reward_eos=eos))
+    ended = vocabulary.encode("a dog runs on the grass", bos=False)
+    cut = ended[:-1] + [0]
+    assert ended[-1] == EOS
+    whole, stopped = critic.reward([0], torch.tensor([[ended, cut]]))[0].tolist()
+    assert (whole > stopped + 0.3) if eos else (whole == pytest.approx(stopped))
+
+
+@pytest.mark.parametrize("changes, says", [
+    (dict(), "self_critical' has no start.*cross_entropy.*first"),
+    (dict(start="x", samples=1), "samples is 1; baseline 'others' needs at least 2"),
+    (dict(start="x", samples=0, baseline="greedy"), "samples is 0"),
+])
+def test_impossible_settings_are_refused(changes, says):
+    with pytest.raises(InputError, match=says):
+        tiny(**changes)
+
+
+@pytest.mark.parametrize("captions, says", [
+    ([["un chien court"], ["deux chats dorment"]], "start x: its vocabulary has 0% of the words in the captions of sc"),
+    ([["a dog", "..."], ["the cats sleep"]], r"picture 0: .*\[\].*a word"),
+    ([["a dog"], []], "picture 1: .*at least one"),
+])
+def test_references_that_cannot_be_scored_are_refused(captions, says):
+    vocabulary = Vocabulary.build(caption for picture in CAPTIONS for caption in picture)
+    with pytest.raises(InputError, match=says):
+        SelfCritical(captions, vocabulary, tiny(start="x"))
+
+
+# -- whole runs ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("changes", [
+    dict(), dict(baseline="greedy", augment=True), dict(freeze_encoder=True, cache_features=True, scorer="pilot"),
+    dict(schedule=Schedule((2,), (0.5,), "predictor"), prune_ratio=0.0),
+], ids=["plain", "greedy", "cached", "predictor"])
+def test_interrupted_and_resumed_equals_unbroken(start, tmp_path, monkeypatch, changes):
+    monkeypatch.setenv("PRUNECAP_DATA", str(tmp_path / "data"))
+    config = tiny(tmp_path / "broken", start=start, **changes)
+    whole = train(replace(config, out=str(tmp_path / "whole")))
+    plain, seen = SelfCritical.__call__, []
+
+    def stop_at_the_last_step(*arguments):
+        seen.append(None)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(SelfCritical, "__call__", stop_at_the_last_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.setattr(SelfCritical, "__call__", plain)
+    torch.rand(100)  # the resumed process has another random state
+    resumed = train(config)
+    assert same(weights(resumed.captioner), weights(whole.captioner))
+    assert not same(weights(resumed.captioner), weights(Captioner.load(start)))
+    told = ("step", "loss", "accuracy", "reward", "val_loss", "cider")
+    lines, expected = ([{key: line[key] for key in told if key in line} for line in run.history]
+                       for run in (resumed, whole))
+    assert lines == expected
+    assert all("reward" in line if "loss" in line else "cider" in line for line in lines)
+
+
+def test_the_checkpoint_says_how_rewards_were_made(start, tmp_path):
+    config = tiny(tmp_path, start=start, reward_eos=False, epochs=1)
+    train(config)
+    said = json.loads(json.loads((tmp_path / "checkpoint" / "config.json").read_text())["signature"])
+    assert said["reward"] == "NO<EOS>_wInit+Cider-D[n4,s6.0]+average[nspi3]+words[prunecap]"
+    assert said["objective"] == "self_critical" and said["start"] == start
+    assert reward_signature(eos=True, baseline="greedy", samples=5).startswith(
+        "STANDARD_wInit+Cider-D[n4,s6.0]+greedy[nspi5]")
+
+
+def test_there_is_no_teacher(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "load_teacher", lambda config: pytest.fail("a second stage has none"))
+    train(tiny(tmp_path, start=start, epochs=1))

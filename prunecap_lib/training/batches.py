@@ -53,6 +53,8 @@ class Batch:
     ids: Tensor
     """[B*R, T]"""
     part: Part
+    shown: list[int]
+    """Whose picture each is: its place in ``part.pictures``."""
     weights: tuple[float, float] = (1.0, 1.0)
     """How much the part's mean over words counts, and its mean over pictures, so that the mean over all parts of the
     step is the mean over all its words, or pictures. A part with more words than others counts more than 1."""
@@ -109,11 +111,12 @@ class Batches:
         crops = draw_crops(total, generator) if self.config.augment and self.features is None else None
         mine = torch.arange(total).tensor_split(self.parts)[part.number]
         if not len(mine):  # the others' last pictures: this part looks at one, too, and nothing is due
-            return Batch(self._look(part.pictures[-1:], None)[0], torch.tensor([[BOS, PAD]] * R), part, (0.0, 0.0))
+            return Batch(self._look(part.pictures[-1:], None)[0], torch.tensor([[BOS, PAD]] * R), part,
+                         [total - 1], (0.0, 0.0))
         images, shown = self._look([part.pictures[i] for i in mine], None if crops is None else crops[mine])
         shown = mine[shown].tolist()
         words, mean = (sum(len(row) for i in some for row in rows[i]) - R * len(some) for some in (shown, range(total)))
-        return Batch(images, pad_batch([row for i in shown for row in rows[i]]), part,
+        return Batch(images, pad_batch([row for i in shown for row in rows[i]]), part, shown,
                      (self.parts * words / mean, self.parts * len(mine) / total))
 
     def _look(self, indices: list[int], crops: Tensor | None) -> tuple[Tensor | VisualTokens, list[int]]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from .errors import CheckpointError
 
 
@@ -41,11 +43,12 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
             folder.rename(_previous(folder))
         new.rename(folder)
         shutil.rmtree(_previous(folder), ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own way
         shutil.rmtree(new, ignore_errors=True)
         recover_folder(folder)
-        raise CheckpointError(f"could not write {folder}: {error.strerror or error}; what was there before is "
-                              "kept. Free some space or choose another folder, then run the same command") from error
+        raise CheckpointError(f"could not write {folder}: {getattr(error, 'strerror', None) or error}; what was there "
+                              "before is kept. Free some space or choose another folder, then run the same "
+                              "command") from error
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise

@@ -42,11 +42,14 @@ def main(argv: list[str] | None = None) -> None:
         return
     if argv[0] not in COMMANDS:
         _stop(f"{argv[0]!r} is not a command; choose {', '.join(COMMANDS)}")
-    from ..errors import PrunecapError
+    from ..errors import PrunecapError, TrainingStopped
     try:
         import_module(f".{argv[0]}", __name__).main(argv[1:])
     except PrunecapError as error:
         _stop(str(error))
+    except TrainingStopped as stopped:
+        print(f"\nprunecap: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print("\nstopped; a training run goes on with the same command", file=sys.stderr)
         sys.exit(130)

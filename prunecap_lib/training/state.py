@@ -161,9 +161,9 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
         accelerator.scaler.load_state_dict(state["scaler"])
     index = accelerator.process_index
     if index < state["processes"]:
-        torch.set_rng_state(tensors["rng.cpu"][index])
+        torch.set_rng_state(tensors["rng.cpu"][index].clone())  # torch crashes on a view that starts later
         if "rng.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["rng.cuda"][index])
+            torch.cuda.set_rng_state(tensors["rng.cuda"][index].clone())
     else:
         torch.manual_seed(hash((config.seed, state["step"], index)) & 0x7FFFFFFF)
 

@@ -20,6 +20,8 @@ examples:
   PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
   prunecap train --preset recommended --encoder convnext_tiny --root photos/coco --out runs/coco
+  prunecap train --start runs/vit/checkpoint --objective self_critical --lr 1e-4 --epochs 5 --encoder vit \
+      --out runs/vit-self-critical
   prunecap train --preset seed --root photos/coco --out runs/seed
 """
 
@@ -44,7 +46,8 @@ def main(argv: list[str]) -> None:
     from ..plotting.runs import RunFigures
     result = train(config, after_epoch=RunFigures(config, command.draw))
     last = [line for line in result.history if "val_loss" in line][-1]
-    print(f"{result.out / 'checkpoint'}: validation loss {last['val_loss']:.3f}, "
+    cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
+    print(f"{result.out / 'checkpoint'}: {cider}validation loss {last['val_loss']:.3f}, "
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min")
 
 

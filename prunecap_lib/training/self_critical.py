@@ -168,4 +168,5 @@ def check_vocabulary(captions: Sequence[Sequence[str]], vocabulary: Vocabulary, 
     known = 1 - ids.count(UNK) / max(len(ids), 1)
     if known < _KNOWN:
         raise InputError(f"start {config.start}: its vocabulary has {known:.0%} of the words in the captions of "
-                         f"{config.dataset}, too few for its samples to score; start from a captioner that learned from them")
+                         f"{config.dataset}, too few for its samples to score; start from a captioner "
+                         "that learned from them")

@@ -8,7 +8,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "Caption": "captioner", "Captioner": "captioner", "CaptionerConfig": "captioner",
+    "BytePairs": "bytepairs", "Caption": "captioner", "Captioner": "captioner", "CaptionerConfig": "captioner",
     "TrainConfig": "training", "train": "training",
     "VisualTokens": "tokens", "Vocabulary": "text",
     "build_encoder": "encoders", "score_captions": "evaluation",

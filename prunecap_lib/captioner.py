@@ -25,12 +25,11 @@ from .pruning import (
     Schedule,
     check_scorer,
     keep_count,
-    keep_top_k,
     pilot_score,
+    prune_tokens,
     relevance_score,
-    score_tokens,
 )
-from .text import BOS, EOS, PAD, Vocabulary
+from .text import BOS, EOS, PAD, Tokenizer
 from .tokens import VisualTokens
 
 
@@ -73,7 +72,7 @@ class Caption:
     ids: list[int]
     """Word ids without <bos>; ends with <eos> unless max_length cut it."""
     words: list[str]
-    """One string an id, so that words[t] belongs to attention[t]."""
+    """One string an id, so that words[t] belongs to attention[t]; of byte pairs, "##" goes on with a word."""
     log_prob: float
     """Sum of the log-probabilities of all ids."""
     kept: Tensor
@@ -100,7 +99,7 @@ class Projection(nn.Module):
 class Captioner(nn.Module):
     """Encoder, pruning, projection and decoder, with the vocabulary and preprocessing they were trained with."""
 
-    def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, *, encoder: nn.Module | None = None,
+    def __init__(self, config: CaptionerConfig, vocabulary: Tokenizer, *, encoder: nn.Module | None = None,
                  preprocessing: Preprocessing | None = None):
         """``encoder`` is one built already (with pretrained weights, say) and keeps its schedule where config has none;
         else a fresh one is built by config's name. ``preprocessing`` is what it is given; None: as it was pretrained.
@@ -167,21 +166,10 @@ class Captioner(nn.Module):
 
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
               generator: torch.Generator | None = None) -> VisualTokens:
-        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer.
-
-        Raises InputError for tokens of an encoder that trains a predictor: they are masked, and cannot be gathered.
-        """
-        ratio = self.config.prune_ratio if prune_ratio is None else prune_ratio
-        N = tokens.x.shape[1]
-        if (K := keep_count(N, ratio)) == N:
-            return tokens
-        if tokens.decision is not None:
-            raise InputError(f"prune ratio {ratio}: while a predictor inside the encoder trains, no tokens can go "
-                             "before the decoder; train with prune_ratio 0, and prune there when the trained model "
-                             "captions")
-        scores = score_tokens(scorer or self.config.scorer, tokens, pilot=self.pilot, relevance=self.relevance,
-                              k=K, generator=generator)
-        return keep_top_k(tokens, scores, K)
+        """Keep ceil((1 - r) N) tokens; None means the captioner's own ratio or scorer. See ``pruning.prune_tokens``."""
+        return prune_tokens(tokens, self.config.prune_ratio if prune_ratio is None else prune_ratio,
+                            scorer or self.config.scorer, pilot=self.pilot, relevance=self.relevance,
+                            generator=generator)
 
     def look(self, images: Tensor | VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
              generator: torch.Generator | None = None) -> tuple[Tensor, VisualTokens]:

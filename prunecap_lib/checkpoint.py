@@ -1,7 +1,8 @@
 """What is a trained captioner on disk? A folder: ``model.safetensors``, ``config.json``, and a card.
 
-config.json holds the configuration, the vocabulary, the preprocessing, versions and the run's signature.
-The safetensors header repeats the vocabulary's fingerprint, so a mixed-up pair is noticed.
+config.json holds the configuration, the vocabulary (a list of words, or the JSON text of byte pairs), the
+preprocessing, versions and the run's signature. The safetensors header repeats the vocabulary's fingerprint, so a
+mixed-up pair is noticed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .bytepairs import read_tokenizer
 from .encoders import build_encoder
 from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
 from .files import recover_folder, replace_folder
 from .preprocessing import Preprocessing
 from .pruning import Schedule
-from .text import Vocabulary
+from .text import Tokenizer
 
 FORMAT = 1
 
@@ -62,7 +64,7 @@ class Parts:
 
     folder: Path
     config: dict
-    vocabulary: Vocabulary
+    vocabulary: Tokenizer
     preprocessing: Preprocessing
     signature: str
     state_dict: dict[str, Tensor]
@@ -82,7 +84,7 @@ def write(folder: Path, captioner, *, half: bool = False, signature: str = "",
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     head = {"format": FORMAT, "signature": signature, "versions": versions(), "config": asdict(config),
-            "preprocessing": asdict(captioner.preprocessing), "vocabulary": captioner.vocabulary.words}
+            "preprocessing": asdict(captioner.preprocessing), "vocabulary": captioner.vocabulary.to_json()}
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors",
               metadata={"vocabulary": captioner.vocabulary.fingerprint()})
     (folder / "config.json").write_text(json.dumps(head, indent=1), encoding="utf-8")
@@ -110,7 +112,7 @@ def read(name_or_path, settings: set[str]) -> Parts:
         config, preprocessing = _checked(head["config"], settings, folder), head["preprocessing"]
         preprocessing = Preprocessing(**{key: tuple(value) if isinstance(value, list) else value
                                          for key, value in preprocessing.items()})
-        vocabulary = Vocabulary(head["vocabulary"])
+        vocabulary = read_tokenizer(head["vocabulary"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, InputError) as error:
         raise CheckpointError(f"checkpoint {folder}: config.json cannot be used ({error!r}); "
                               "copy the folder again as a whole") from error
@@ -122,7 +124,7 @@ def read(name_or_path, settings: set[str]) -> Parts:
         raise CheckpointError(f"checkpoint {folder}: model.safetensors is missing or damaged ({error}); "
                               "copy the folder again as a whole") from error
     if fingerprint != vocabulary.fingerprint():
-        raise CheckpointError(f"checkpoint {folder}: config.json's vocabulary ({len(vocabulary)} words) is not the "
+        raise CheckpointError(f"checkpoint {folder}: config.json's vocabulary ({len(vocabulary)} entries) is not the "
                               "one these weights were trained with; restore both files from one save")
     state = {key: value.float() if value.dtype == torch.float16 else value for key, value in state.items()}
     if config["tie_weights"]:

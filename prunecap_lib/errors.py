@@ -13,6 +13,10 @@ class InputError(PrunecapError, ValueError):
     """A value or a file's content that cannot be used."""
 
 
+class PictureError(InputError):
+    """One picture that cannot be read: damaged, or no picture at all. The others beside it may be good."""
+
+
 class MissingFileError(PrunecapError, FileNotFoundError):
     """A file or folder that should be there and is not."""
 

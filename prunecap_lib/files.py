@@ -1,4 +1,4 @@
-"""How is a folder written so that a crash never leaves half of it behind?
+"""How is a folder written so that a crash never leaves half of it behind, and two processes do not mix?
 
 Everything goes into a hidden sibling first; only when it is complete do two renames put it in place.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from .errors import CheckpointError
 
@@ -41,11 +43,12 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
             folder.rename(_previous(folder))
         new.rename(folder)
         shutil.rmtree(_previous(folder), ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own way
         shutil.rmtree(new, ignore_errors=True)
         recover_folder(folder)
-        raise CheckpointError(f"could not write {folder}: {error.strerror or error}; what was there before is "
-                              "kept. Free some space or choose another folder, then run the same command") from error
+        raise CheckpointError(f"could not write {folder}: {getattr(error, 'strerror', None) or error}; what was there "
+                              "before is kept. Free some space or choose another folder, then run the same "
+                              "command") from error
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -64,9 +67,34 @@ def write_text(path: str | Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise CheckpointError(f"could not write {path}: {error.strerror or error}; free some space or choose "
                               "another place") from error
+
+
+@contextmanager
+def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Alone with what the lock file stands for: waits, and says so, while another process holds it.
+
+    The lock ends with the process, however it ends. Where the file system keeps no locks, that is said.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with Path(path).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is at work here ({path}); waiting until it has finished")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
+        yield

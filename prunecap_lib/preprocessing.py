@@ -7,6 +7,7 @@ normalizes it.
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import warnings
@@ -20,8 +21,9 @@ import torch
 from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import InputError, MissingFileError
+from .errors import InputError, MissingFileError, PictureError
 
+_ORIENTATION = 0x0112  # EXIF's number for it
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
                "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
@@ -34,8 +36,8 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
     are converted; of an animation the first frame is taken. A JPEG too large to decode safely is decoded at
     an eighth of its size.
 
-    Raises: MissingFileError where there is no such file; InputError where it is no picture, is damaged, or is
-    too large.
+    Raises: MissingFileError where there is no such file; PictureError where it is no picture, is damaged, or is
+    too large; InputError for what is neither path nor picture.
     """
     if isinstance(source, Image.Image):
         with _damage_named(getattr(source, "filename", None) or "in memory"):
@@ -47,7 +49,16 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
     if not Path(source).exists():
         remedy = "download it first" if str(source).startswith(("http://", "https://")) else "check the path"
         raise MissingFileError(f"picture {source} not found; {remedy}")
-    with _damage_named(source), _open(Path(source)) as image:
+    with _damage_named(source), _open(Path(source), source) as image:
+        return _to_rgb(image)
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """A picture file's bytes as upright 8-bit RGB, as ``load_image`` gives it. ``name`` is for messages.
+
+    Raises PictureError where the bytes are no picture, are damaged, or the picture is too large.
+    """
+    with _damage_named(name), _open(io.BytesIO(data), name) as image:
         return _to_rgb(image)
 
 
@@ -59,33 +70,37 @@ def _damage_named(name: str | Path):
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not a picture in a format that Pillow reads; "
-                         "save it as JPEG or PNG") from error
+        raise PictureError(f"{name} is not a picture in a format that Pillow reads; "
+                           "save it as JPEG or PNG") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
-        raise InputError(f"picture {name} cannot be read, it seems damaged or cut short ({error}); "
-                         "copy or download it again") from error
+        raise PictureError(f"picture {name} cannot be read, it seems damaged or cut short ({error}); "
+                           "copy or download it again") from error
 
 
-def _open(path: Path) -> Image.Image:
+def _open(file: Path | io.BytesIO, name: str | Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            return Image.open(path)
+            return Image.open(file)
         except Image.DecompressionBombError as error:
             bomb = error
     # The plugin itself has no size check, and JPEG can be decoded at 1/8 of each side: a 64th of the memory.
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
     try:
-        image = JpegImagePlugin.JpegImageFile(path)
+        image = JpegImagePlugin.JpegImageFile(file)
     except SyntaxError:
-        raise InputError(f"picture {path} is too large to decode ({bomb}); "
-                         "save a smaller copy, or a JPEG, which can be read at reduced size") from bomb
+        raise PictureError(f"picture {name} is too large to decode ({bomb}); "
+                           "save a smaller copy, or a JPEG, which can be read at reduced size") from bomb
     image.draft("RGB", (image.width // 8, image.height // 8))
     return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
     try:
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(_ORIENTATION, 1) != 1:  # otherwise it would only be copied
+            image = ImageOps.exif_transpose(image)
     except (SyntaxError, TypeError, KeyError, struct.error):
         pass  # damaged EXIF: the pixels are still good
     if image.mode[0] in "IF":  # 16- and 32-bit; Pillow's own conversion clips them at 255
@@ -96,9 +111,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     try:
         rgb = image.convert("RGB")
     except ValueError as error:  # LAB, for one
-        raise InputError(f"a picture in {image.mode} colours cannot be converted; save it as RGB") from error
-    # A copy, so that nothing (EXIF, an open file) is left that could rotate or change it once more.
-    return Image.frombytes("RGB", rgb.size, rgb.tobytes())
+        raise PictureError(f"a picture in {image.mode} colours cannot be converted; save it as RGB") from error
+    rgb.info = {}  # convert has made a copy; now nothing (EXIF) is left that could rotate it once more
+    return rgb
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:
@@ -190,10 +205,10 @@ class Preprocessing:
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 in 0..255, or float in [0, 1], [..., 3, S, S] -> float32 with the encoder's mean and std."""
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
+        # In place from here on: a batch is megabytes, and new memory for each step takes longer than the step.
+        images = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
         mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (images - mean) / std
+        return images.sub_(mean).div_(std)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """An RGB picture -> float32 [3, S, S]."""

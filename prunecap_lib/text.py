@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +26,31 @@ _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 def tokenize(caption: str) -> list[str]:
     """Lower-case words and digits; punctuation is dropped: "A dog's bone." -> ["a", "dog's", "bone"]."""
     return _WORD.findall(caption.lower())
+
+
+class Tokenizer(Protocol):
+    """What a captioner needs to turn captions into rows of ids and back. Ids 0..3 are ``SPECIALS``.
+
+    ``Vocabulary`` has an id for each known word, ``bytepairs.BytePairs`` for pieces of words.
+    """
+
+    words: Sequence[str]
+    """How each id is shown, one string an id."""
+
+    def __len__(self) -> int: ...
+
+    def encode(self, caption: str, max_length: int | None = None, *, bos: bool = True,
+               eos: bool = True) -> list[int]:
+        """Ids of a caption, cut after ``max_length``, between ``<bos>`` and ``<eos>``."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids`` up to ``<eos>``."""
+
+    def fingerprint(self) -> str:
+        """Changes when any id means something else."""
+
+    def to_json(self) -> list[str] | str:
+        """What a checkpoint's config.json holds of it; see ``bytepairs.read_tokenizer``."""
 
 
 class Vocabulary:
@@ -90,6 +116,10 @@ class Vocabulary:
     def fingerprint(self) -> str:
         """Twelve hex digits that change when any word or its place does."""
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:12]
+
+    def to_json(self) -> list[str]:
+        """The words, as a checkpoint's config.json holds them."""
+        return self.words
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps({"words": self.words}, ensure_ascii=False, indent=0), encoding="utf-8")

@@ -27,6 +27,8 @@ def gather_tokens(values: Tensor, positions: Tensor) -> Tensor:
         return values.gather(1, positions)
     # whole rows are copied at once; ``gather`` would look up every single number, and take five to ten times as long
     B, N = values.shape[:2]
+    if B == 1:  # one picture's rows are numbered already
+        return values[0].index_select(0, positions[0])[None]
     rows = positions + N * torch.arange(B, device=positions.device)[:, None]
     return values.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, positions.shape)
 
@@ -56,6 +58,7 @@ class VisualTokens:
         decision: [B, N], only from an encoder that trains predictors by masks: 1 where a token is still there, 0 where
             it was dropped and left in ``x`` all the same. Elsewhere ``None``.
         shares: [B, L], from every encoder that trains predictors: the share of tokens left after each reduction.
+        pruned: scorer and prune ratio of tokens that were stored pruned, so that nobody prunes them once more.
     """
 
     x: Tensor
@@ -68,6 +71,7 @@ class VisualTokens:
     group: Tensor | None = None
     decision: Tensor | None = None
     shares: Tensor | None = None
+    pruned: tuple[str, float] | None = None
 
     @classmethod
     def full(cls, x: Tensor, grid: tuple[int, int], prefix: Tensor | None = None, **signals) -> VisualTokens:

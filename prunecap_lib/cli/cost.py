@@ -22,6 +22,8 @@ examples:
   prunecap cost --encoder convnext_tiny --prune-ratio 0.5 --beams 5 --figure cost.png
   prunecap cost --encoder vit_base_patch16_224 --schedule 0.7@3,6,9 --gpu-memory 24GB
   prunecap cost --encoder convnext_tiny --schedule 50%@3,6,9/grid --time
+  prunecap cost --preset seed --gpu h100 --pictures 113287 --price 2.5
+  prunecap cost --preset seed --schedule 0.7@3,6,9 --gpu all --batch-size 64
   prunecap cost --checkpoint photos-lite0 --time --json
 """
 
@@ -57,11 +59,24 @@ class CostCommand:
     gpu_memory: str | None = None
     """Also find the largest batch that trains on a GPU of this size, like 24GB (taken as 24 GiB, as on the box)."""
     freeze_encoder: bool = False
-    """With --gpu-memory: the encoder is not trained (a checkpoint's stays as it was)."""
+    """With --gpu-memory or --gpu: the encoder is not trained (a checkpoint's stays as it was)."""
     cache_features: bool = False
-    """With --gpu-memory: train from stored features (with --freeze-encoder)."""
+    """With --gpu-memory or --gpu: train from stored features (with --freeze-encoder)."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """With --gpu-memory: of the training."""
+    """With --gpu-memory or --gpu: of the training."""
+    gpu: str | None = None
+    """Also predict training on this GPU: rtx3090, rtx4090, a100 (80 GB, SXM), h100 (SXM), several with commas between
+    them, 'all', or 'here', whose rates are measured first."""
+    gpus: int = 1
+    """With --gpu: how many of them share the work, in one machine."""
+    batch_size: int | None = None
+    """With --gpu: pictures a GPU and step; default: the largest that fits."""
+    pictures: int = 113_287
+    """With --gpu: in an epoch; the default is COCO's training part of the Karpathy split."""
+    price: float | None = None
+    """With --gpu: of one GPU for an hour, in any money."""
+    measured_rate: float | None = None
+    """With --gpu: TFLOP/s that your own training achieves on it, in place of the limits and the assumption."""
     figure: Path | None = None
     """Draw the stages as bars."""
     json: bool = False
@@ -97,6 +112,13 @@ def main(argv: list[str]) -> None:
                                    "captions_per_image": config.captions_per_image, **batches}
         lines += ["", f"largest batch that trains on {command.gpu_memory} ({training_words(config)}):",
                   *(f"  {kind.replace('_', ' '):10} {pictures:7,} pictures" for kind, pictures in batches.items())]
+    if command.gpu is not None:
+        from .predict import prediction_table, predictions
+        rate = None if command.measured_rate is None else 1e12 * command.measured_rate
+        rows = predictions(config, command.gpu, prune_ratio=found.prune_ratio, pictures=command.pictures,
+                           price=command.price, batch_size=command.batch_size, gpus=command.gpus, rate=rate)
+        report["predicted"] = {"pictures": command.pictures, "precision": config.precision, "rows": rows}
+        lines += ["", *prediction_table(rows, training_words(config), pictures=command.pictures, rate=rate)]
     print(json.dumps(report | {"provenance": provenance()}, indent=1) if command.json else "\n".join(lines))
     if command.figure:
         from ..plotting import describe_ledger, plot_ledger

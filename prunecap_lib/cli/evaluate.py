@@ -34,7 +34,7 @@ class EvaluateCommand:
     captions: Path | None = None
     """Instead of a checkpoint: score these captions, whoever wrote them. A file in COCO's results format, or a report
     of --out."""
-    dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
+    dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     split: str = "test"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""

@@ -6,12 +6,16 @@ import argparse
 from dataclasses import dataclass, fields
 from typing import Literal
 
+import torch
+
+from ..costs.room import out_of_memory
+from ..errors import TrainingError
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
 from .options import parse
 
 DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/, metrics.jsonl, curves.png and samples/; the same
-command goes on with a run that was stopped.
+command goes on with a run that was stopped, or that SIGTERM or Ctrl-C stops: it finishes its step and saves first.
 
 examples:
   prunecap train --encoder vit --out runs/vit
@@ -19,6 +23,7 @@ examples:
   prunecap train --encoder vit --schedule 0.7@2,4/key_norm --out runs/vit-inside
   PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
+  torchrun --nproc_per_node 8 -m prunecap_lib train --batch-size 32 --out runs/eight-gpus
   prunecap train --preset recommended --encoder convnext_tiny --root photos/coco --out runs/coco
   prunecap train --start runs/vit/checkpoint --objective self_critical --lr 1e-4 --epochs 5 --encoder vit \
       --out runs/vit-self-critical
@@ -44,11 +49,24 @@ def main(argv: list[str]) -> None:
     import matplotlib
     matplotlib.use("Agg")  # no window
     from ..plotting.runs import RunFigures
-    result = train(config, after_epoch=RunFigures(config, command.draw))
+    try:
+        result = train(config, after_epoch=RunFigures(config, command.draw))
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(out_of_memory(config)) from error
+    if not leave_processes():
+        return
     last = [line for line in result.history if "val_loss" in line][-1]
     cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
     print(f"{result.out / 'checkpoint'}: {cider}validation loss {last['val_loss']:.3f}, "
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min")
+
+
+def leave_processes() -> bool:
+    """Part from the other processes of the run, if any. Is this the one that speaks for all?"""
+    speaks = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return speaks
 
 
 def with_preset(argv: list[str]) -> TrainCommand:

@@ -5,6 +5,8 @@ from .flops import count_flops
 from .latency import Latency, Quartiles, latency
 from .ledger import STAGES, Ledger, ledger
 from .memory import largest_batch, training_memory
+from .predict import GPUS, Device, Prediction, find_gpu, predict
 
-__all__ = ["STAGES", "BreakEven", "Latency", "Ledger", "Quartiles", "break_even", "count_flops", "largest_batch",
-           "latency", "ledger", "schedule_for_flops", "training_memory"]
+__all__ = ["GPUS", "STAGES", "BreakEven", "Device", "Latency", "Ledger", "Prediction", "Quartiles", "break_even",
+           "count_flops", "find_gpu", "largest_batch", "latency", "ledger", "predict", "schedule_for_flops",
+           "training_memory"]

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, replace
-from functools import cache
+from functools import lru_cache, partial
 from math import ceil
 
 import torch
@@ -91,7 +91,7 @@ class UnfusedAttention(TorchFunctionMode):
 
 
 def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
-                    device: str = "cuda", fused: bool = True) -> int:
+                    device: str = "cuda", fused: bool = True, watch: TorchDispatchMode | None = None) -> int:
     """Most bytes that tensors hold at any moment of training: weights, gradients, AdamW's state, activations.
 
     Args:
@@ -99,11 +99,12 @@ def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, 
         batch_size: pictures; None: the config's. Every caption is taken to be ``max_words`` long.
         device: "cuda" or "cpu", whose kernels and rules are followed. None of it need be here.
         fused: attention by kernels that never hold its weights, as torch has them since 2.0.
+        watch: sees every operation of the step, from the first of the forward pass to the optimizer's last.
 
     Raises InputError where the config names no vocabulary_size, and for an unknown device.
     """
     return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
-                        fake=True, fused=fused)
+                        fake=True, fused=fused, watch=watch)
 
 
 def measured_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
@@ -121,7 +122,7 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
     moved until it fits and the next larger batch does not.
     """
     size, room = _vocabulary_size(config, vocabulary_size), gpu_memory - reserve
-    memory = cache(lambda batch: _step_memory(config, size, batch, "cuda", fake=True, fused=fused))
+    memory = partial(_told, config, size, fused=fused)
     few, many = 128, 256  # so many that activations and not AdamW's step make the peak
     slope = max(1.0, (memory(many) - memory(few)) / (many - few))
     fits, over = 0, None
@@ -136,6 +137,12 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
         if over is not None:
             guess = min(guess, over - 1)
     return fits
+
+
+@lru_cache(maxsize=256)
+def _told(config: TrainConfig, vocabulary_size: int, batch: int, *, fused: bool) -> int:
+    """On a GPU; remembered, because other GPUs are asked about the same batches."""
+    return _step_memory(config, vocabulary_size, batch, "cuda", fake=True, fused=fused)
 
 
 def _vocabulary_size(config: TrainConfig, given: int | None) -> int:
@@ -154,8 +161,14 @@ def training_outline(config: TrainConfig, vocabulary_size: int) -> Captioner:
                          encoder=encoder)
 
 
+def trained_parameters(config: TrainConfig, vocabulary_size: int | None = None) -> int:
+    """How many numbers training changes."""
+    captioner = training_outline(config, _vocabulary_size(config, vocabulary_size))
+    return sum(p.numel() for p in captioner.parameters() if p.requires_grad)
+
+
 def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, *, fake: bool,
-                 fused: bool) -> int:
+                 fused: bool, watch: TorchDispatchMode | None = None) -> int:
     """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
     if device not in ("cuda", "cpu"):
         raise InputError(f"device {device!r} is unknown; memory can be told for 'cuda' and 'cpu'")
@@ -179,9 +192,12 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         optimizer.zero_grad()
+        if device == "cuda":
+            captioner.encoder.few = batch  # a GPU encodes all pictures at once
         ids = torch.full((batch * config.captions_per_image, config.max_words + 2), BOS)
         side = captioner.encoder.image_size
         images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)
+        modes.enter_context(watch or nullcontext())
         with autocast(config.precision, device), nullcontext() if fused else UnfusedAttention():
             logits = captioner(images, ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(),

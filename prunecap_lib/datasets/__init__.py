@@ -1,6 +1,7 @@
 """Which pictures and captions are there to learn from? One function opens them all.
 
-``open_dataset`` returns a ``CaptionDataset``: Scenes (drawn here, no download), Flickr8k or COCO (from disk).
+``open_dataset`` returns a ``CaptionDataset``: Scenes (drawn here, no download), Flickr8k or COCO (from disk), or any of
+them in shards.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ _SCENES = {"train": 20_000, "val": 500, "test": 1_000, "heldout": 500}
 
 def open_dataset(name: str, *, split: str, root: str | Path | None = None, size: int | None = None,
                  limit: int | None = None, seed: int = 0) -> CaptionDataset:
-    """Open a split of "scenes", "flickr8k" or "coco".
+    """Open a split of "scenes", "flickr8k", "coco" or "shards".
 
     Args:
         split: "train", "val" or "test"; Scenes have "heldout" too, and Flickr8k calls val "dev".
-        root: the data set's folder; without it $PRUNECAP_PHOTOS/name. Scenes need none.
+        root: the data set's folder; without it $PRUNECAP_PHOTOS/name. Scenes need none; shards may
+            lie at an address (http, https).
         size: side in pixels of the Scenes to draw (64 without it); photographs keep their own size.
         limit: take only the first so many pictures; for Scenes, how many to draw.
         seed: of the Scenes.
@@ -44,4 +46,9 @@ def open_dataset(name: str, *, split: str, root: str | Path | None = None, size:
         from .coco import read_coco
 
         return read_coco(photos_root(name, root), split, limit=limit)
-    raise InputError(f"no data set {name!r}; choose scenes, flickr8k or coco")
+    if name == "shards":
+        from .shard_cache import is_url
+        from .shards import read_shards
+
+        return read_shards(root if is_url(root) else photos_root(name, root), split, limit=limit)
+    raise InputError(f"no data set {name!r}; choose scenes, flickr8k, coco or shards")

@@ -98,6 +98,10 @@ class PhotoDataset:
         """Picture i, upright 8-bit RGB in its own size. Raises what ``load_image`` raises."""
         return load_image(self.paths[i])
 
+    def encoded(self, i: int) -> bytes:
+        """Picture i's file as it lies on disk."""
+        return self.paths[i].read_bytes()
+
     def references(self) -> dict[ImageId, list[str]]:
         """Captions by image id, as the metrics take them."""
         return dict(zip(self.image_ids, self.captions, strict=True))

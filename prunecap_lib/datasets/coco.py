@@ -63,7 +63,8 @@ def read_coco(root: str | Path, split: str, *, limit: int | None = None,
             return read_karpathy(karpathy, root, split, **options)
     if split == "test":
         raise MissingFileError(f"data set coco: COCO's own test captions are not public; put Karpathy's "
-                               f"dataset_coco.json into {root} for its test split")
+                               f"dataset_coco.json into {root} for its test split: prunecap data coco --root {root} "
+                               "--split karpathy")
     for year in (2017, 2014):
         captions = root / "annotations" / f"captions_{split}{year}.json"
         if captions.is_file():
@@ -71,7 +72,7 @@ def read_coco(root: str | Path, split: str, *, limit: int | None = None,
             return read_coco_files(captions, root / f"{split}{year}", split=split,
                                    instances=instances if instances.is_file() else None, **options)
     raise MissingFileError(f"data set coco: neither captions_{split}2017.json nor captions_{split}2014.json "
-                           f"in {root / 'annotations'}; unpack COCO's annotations there")
+                           f"in {root / 'annotations'}; fetch them with prunecap data coco --root {root}")
 
 
 def read_coco_files(captions: str | Path, images: str | Path, *, split: str = "val", name: str = "coco",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, MissingFileError, PrunecapError
+from ..pruning import prune_to_store
 from ..tokens import SIGNALS
 from .base import CaptionDataset, ImageId, read_json
 
@@ -23,18 +24,20 @@ _META = "features.json"
 _FORMAT = 1
 # arrays that say where tokens belong, whole numbers, stored where the encoder drops or merges tokens
 PLACES = ("index", "group")
+# scorer and ratio by which tokens are pruned before they are stored
+Pruned = tuple[str, float]
 
 
 def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encoder_print: str, *,
-          batch_size: int, workers: int, bf16: bool | None, progress: bool) -> None:
+          pruned: Pruned | None, batch_size: int, workers: int, bf16: bool | None, progress: bool) -> None:
     """Compute the tokens of all pictures into ``folder``; see ``FeatureCache.open_or_build``."""
     from tqdm import tqdm
 
     device = next(encoder.parameters()).device
     bf16 = prefers_bf16(device) if bf16 is None else bf16
-    pixels = _Pixels(dataset, encoder.preprocessing)
-    arrays, grid = _encode(encoder, pixels[0][None].to(device), bf16)
-    meta = {"format": _FORMAT, "encoder": encoder.name, "fingerprint": encoder_print, "bf16": bf16,
+    pixels = Pixels(dataset, encoder.preprocessing)
+    arrays, grid = encode(encoder, pixels[0][None].to(device), bf16, pruned)
+    meta = {"format": _FORMAT, "encoder": encoder.name, "fingerprint": encoder_print, "bf16": bf16, "pruned": pruned,
             "dataset": dataset.name, "split": dataset.split, "grid": grid,
             "shapes": {name: array.shape[1:] for name, array in arrays.items()},
             "checks": _checks(dataset, encoder), "image_ids": dataset.image_ids}
@@ -54,7 +57,7 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
         with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
                   disable=not progress) as bar:
             for images in loader:
-                arrays, _ = _encode(encoder, images.to(device), bf16)
+                arrays, _ = encode(encoder, images.to(device), bf16, pruned)
                 _check_range(arrays, encoder, dataset.image_ids[done : done + len(images)])
                 for name, array in arrays.items():
                     # Plain writes: on a full disk they raise, where writing through a memory map crashes.
@@ -135,7 +138,7 @@ def row_bytes(meta: dict) -> dict[str, int]:
     return {name: int(np.prod(shape)) * dtype_of(name).itemsize for name, shape in meta["shapes"].items()}
 
 
-class _Pixels(torch.utils.data.Dataset):
+class Pixels(torch.utils.data.Dataset):
     """A data set's pictures as the encoder takes them: float32 [3, S, S]."""
 
     def __init__(self, dataset, preprocessing):
@@ -149,8 +152,12 @@ class _Pixels(torch.utils.data.Dataset):
 
 
 @torch.inference_mode()
-def _encode(encoder, images: Tensor, bf16: bool) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """All that the encoder tells about images [B, 3, S, S]: float32 arrays by name; and its grid."""
+def encode(encoder, images: Tensor, bf16: bool,
+           pruned: Pruned | None = None) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """All that the encoder tells about images [B, 3, S, S]: float32 arrays by name; and its grid.
+
+    Of pruned tokens only features and places are told: nobody will choose among them again.
+    """
     training = encoder.training
     encoder.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
@@ -159,7 +166,9 @@ def _encode(encoder, images: Tensor, bf16: bool) -> tuple[dict[str, np.ndarray],
         except InputError:  # it has no attention to tell of
             tokens = encoder(images)
     encoder.train(training)
-    values = {name: getattr(tokens, name) for name in ("x", "prefix", *SIGNALS)}
+    if pruned is not None:
+        tokens = prune_to_store(tokens, pruned[1], pruned[0])
+    values = {name: getattr(tokens, name) for name in ("x", "prefix", *(() if pruned else SIGNALS))}
     arrays = {name: value.float().cpu().numpy() for name, value in values.items() if value is not None}
     H, W = tokens.grid
     if tokens.x.shape[1] != H * W:  # pruned inside the encoder: the places of what is left belong to it
@@ -176,7 +185,7 @@ def _start(partial: Path, meta: dict) -> None:
     except (MissingFileError, InputError):
         old = {}
     new = json.loads(json.dumps(meta))
-    same = all(old.get(key) == new[key] for key in ("format", "fingerprint", "shapes"))
+    same = all(old.get(key) == new[key] for key in ("format", "fingerprint", "pruned", "shapes"))
     if not same or meta["image_ids"][: len(old["image_ids"])] != old["image_ids"]:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)

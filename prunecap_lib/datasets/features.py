@@ -21,7 +21,17 @@ from torch import Tensor
 from ..errors import InputError
 from ..tokens import VisualTokens
 from .base import CaptionDataset, ImageId
-from .feature_build import PLACES, build, dtype_of, fingerprint, partial_folder, read_meta, row_bytes, same_picture
+from .feature_build import (
+    PLACES,
+    Pruned,
+    build,
+    dtype_of,
+    fingerprint,
+    partial_folder,
+    read_meta,
+    row_bytes,
+    same_picture,
+)
 
 
 class FeatureCache:
@@ -53,12 +63,15 @@ class FeatureCache:
 
     @classmethod
     def open_or_build(cls, dataset: CaptionDataset, encoder: torch.nn.Module,
-                      folder: str | Path | None = None, *, batch_size: int = 32, workers: int = 0,
-                      bf16: bool | None = None, progress: bool = True) -> FeatureCache:
+                      folder: str | Path | None = None, *, pruned: Pruned | None = None,
+                      batch_size: int = 32, workers: int = 0, bf16: bool | None = None,
+                      progress: bool = True) -> FeatureCache:
         """The features of ``dataset`` as ``encoder`` sees it; computed where they are not there yet.
 
         Args:
-            folder: without it data/features/<dataset>-<split>-<encoder>-<size>.
+            folder: without it ``default_folder``.
+            pruned: scorer and ratio, to store only the tokens that stay. A captioner then looks at these, and its
+                own scorer and ratio must be the same.
             batch_size, workers: pictures at a time, and processes that decode them.
             bf16: compute in bfloat16; by default where the processor has instructions for it.
             progress: show a bar with the time left.
@@ -68,11 +81,11 @@ class FeatureCache:
         Raises: InputError where the cache is of other weights, settings or pictures, where the disk is too
             small, or where features do not fit 16 bits.
         """
-        folder = Path(folder) if folder is not None else default_folder(dataset, encoder)
+        folder = Path(folder) if folder is not None else default_folder(dataset, encoder, pruned)
         encoder_print = fingerprint(encoder)
         if folder.exists():
             meta = read_meta(folder)
-            _check_same(folder, meta, encoder_print, dataset, encoder)
+            _check_same(folder, meta, encoder_print, pruned, dataset, encoder)
             if not set(dataset.image_ids) - set(meta["image_ids"]):
                 return cls(folder, dataset.image_ids)
             if dataset.image_ids[: len(meta["image_ids"])] != meta["image_ids"]:
@@ -81,7 +94,7 @@ class FeatureCache:
             cls(folder)  # complete, or else it must not be built upon
             shutil.rmtree(partial_folder(folder), ignore_errors=True)
             folder.rename(partial_folder(folder))
-        build(folder, dataset, encoder, encoder_print, batch_size=batch_size, workers=workers, bf16=bf16,
+        build(folder, dataset, encoder, encoder_print, pruned=pruned, batch_size=batch_size, workers=workers, bf16=bf16,
               progress=progress)
         return cls(folder, dataset.image_ids)
 
@@ -93,6 +106,8 @@ class FeatureCache:
         rows = self._rows[np.asarray(indices, dtype=np.int64)]
         values = {name: torch.from_numpy(array[rows]) for name, array in self._arrays.items()}
         values = {name: value.long() if name in PLACES else value.to(dtype) for name, value in values.items()}
+        if (pruned := self.meta.get("pruned")) is not None:
+            values["pruned"] = tuple(pruned)
         return (VisualTokens if "index" in values else VisualTokens.full)(grid=self.grid, **values)
 
     def pooled(self, batch_size: int = 256) -> Tensor:
@@ -110,22 +125,31 @@ class FeatureCache:
         return {name: value for name, value in self.__dict__.items() if name != "_arrays"}
 
 
-def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module) -> Path:
-    """data/features/<dataset>-<split>-<encoder>-<size>, and "-whole" where nothing is cut off."""
+def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module, pruned: Pruned | None = None) -> Path:
+    """data/features/<dataset>-<split>-<encoder>-<size>, then "-whole" where nothing is cut off, and what is pruned."""
     from ..checkpoint import data_folder
 
     preprocessing = encoder.preprocessing
-    whole = "-whole" if preprocessing == preprocessing.whole() else ""
-    name = f"{dataset.name}-{dataset.split}-{encoder.name}-{preprocessing.image_size}{whole}"
+    parts = [dataset.name, dataset.split, encoder.name, preprocessing.image_size,
+             *(["whole"] if preprocessing == preprocessing.whole() else []),
+             *([encoder.schedule] if encoder.schedule is not None else []), *(pruned or ())]
+    name = "-".join(map(str, parts))
     return data_folder() / "features" / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
-def _check_same(folder: Path, meta: dict, encoder_print: str, dataset, encoder) -> None:
+def _check_same(folder: Path, meta: dict, encoder_print: str, pruned: Pruned | None, dataset, encoder) -> None:
     if meta["fingerprint"] != encoder_print:
         raise InputError(f"feature cache {folder}: made by an encoder with other weights or preprocessing "
                          f"than this {encoder.name}; delete the folder or name another")
+    if (before := meta.get("pruned")) != (list(pruned) if pruned else None):
+        raise InputError(f"feature cache {folder}: holds {_said(before)}, and asked for are {_said(pruned)}; delete "
+                         "the folder or name another")
     at = {id: i for i, id in enumerate(dataset.image_ids)}
     for id, thumbnail in meta["checks"]:
         if id in at and not same_picture(dataset, encoder, at[id], thumbnail):
             raise InputError(f"feature cache {folder}: made from other pictures, image {id} has changed; "
                              "delete the folder or name another")
+
+
+def _said(pruned: Sequence | None) -> str:
+    return "all tokens" if pruned is None else f"tokens pruned by {pruned[0]!r} at {pruned[1]}"

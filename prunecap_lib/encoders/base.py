@@ -34,10 +34,6 @@ ACTIVATIONS = {
 }
 
 
-FEW_PICTURES = 4
-"""What a CPU encodes at a time: what one layer has left is then still in its cache when the next one reads it."""
-
-
 class Encoder(nn.Module):
     """From pictures to visual tokens; ``forward(images [B, 3, S, S]) -> VisualTokens``.
 
@@ -49,6 +45,8 @@ class Encoder(nn.Module):
         stride: pixels between neighbouring tokens (a ViT's patch size).
         prefix_tokens: P, class and register tokens.
         preprocessing: how a picture becomes its input.
+        few: pictures that a CPU encodes at a time: what one layer has left is then still in its cache when the next
+            one reads it.
         block_channels: C of each block, counted through all stages.
         block_tokens: N at each block, as long as all are kept.
         reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
@@ -64,6 +62,7 @@ class Encoder(nn.Module):
     stride: int
     prefix_tokens: int = 0
     preprocessing: Preprocessing
+    few: int = 4
     block_channels: tuple[int, ...] = ()
     block_tokens: tuple[int, ...] = ()
     reductions: tuple[str, ...] = ()
@@ -90,7 +89,7 @@ class Encoder(nn.Module):
 
     def encode(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """``forward``, a few pictures at a time where that is faster: on a CPU, while nothing is trained."""
-        few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else FEW_PICTURES
+        few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else self.few
         return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(few)])
 
     def set_recompute(self, on: bool) -> None:

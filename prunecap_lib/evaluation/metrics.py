@@ -33,7 +33,11 @@ def score_captions(references: Mapping[_ImageId, Sequence[str]], candidates: Map
     wrong = [name for name in metrics if name not in METRICS]
     if wrong:
         raise InputError(f"no metric {wrong[0]!r}; choose of {', '.join(METRICS)}")
-    truth, told = _tokenized(references, candidates)
+    return tokenized_scores(*_tokenized(references, candidates), metrics)
+
+
+def tokenized_scores(truth: dict, told: dict, metrics: Sequence[str]) -> dict[str, float]:
+    """``score_captions`` of captions that are tokenized already: {id: [reference, ...]} and {id: [candidate]}."""
     scores: dict[str, float] = {}
     for name in metrics:
         if name == "BLEU":

@@ -164,8 +164,9 @@ class Schedule:
                 for block, rate in zip(self.after, self.keep, strict=True) if self.learned and rate < 1}
 
     def rate_after(self, block: int) -> float | None:
-        """The keep rate after this block, or None where nothing happens."""
-        return self.keep[self.after.index(block)] if block in self.after else None
+        """The keep rate after this block, or None where all tokens stay: nothing must be asked of them there."""
+        rate = self.keep[self.after.index(block)] if block in self.after else 1
+        return rate if rate < 1 else None
 
     def counts(self, n: int) -> tuple[int, ...]:
         """How many of n tokens there are after each reduction."""

@@ -68,7 +68,7 @@ def grid_score(tokens: VisualTokens) -> Tensor:
 
 def norm_score(tokens: VisualTokens) -> Tensor:
     """Length of the feature vector, ||x||_2. Whether long or short vectors hold the objects depends on the encoder."""
-    return tokens.x.float().norm(dim=-1)
+    return torch.linalg.vector_norm(tokens.x, dim=-1, dtype=torch.promote_types(tokens.x.dtype, torch.float32))
 
 
 def oracle_score(tokens: VisualTokens, cover: Tensor) -> Tensor:

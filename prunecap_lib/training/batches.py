@@ -19,10 +19,13 @@ from torch.utils.data import DataLoader
 from ..captioner import Captioner
 from ..datasets import open_dataset
 from ..datasets.base import CaptionDataset
+from ..datasets.decode import exact_pixels, fast_pixels
 from ..datasets.features import FeatureCache
+from ..datasets.readable import Readable
+from ..datasets.workers import end_with_parent
 from ..errors import InputError
 from ..preprocessing import crop, draw_crops
-from ..text import BOS, PAD, Vocabulary, pad_batch
+from ..text import BOS, PAD, Tokenizer, pad_batch
 from ..tokens import VisualTokens
 from .config import TrainConfig
 
@@ -50,6 +53,8 @@ class Batch:
     ids: Tensor
     """[B*R, T]"""
     part: Part
+    shown: list[int]
+    """Whose picture each is: its place in ``part.pictures``."""
     weights: tuple[float, float] = (1.0, 1.0)
     """How much the part's mean over words counts, and its mean over pictures, so that the mean over all parts of the
     step is the mean over all its words, or pictures. A part with more words than others counts more than 1."""
@@ -76,10 +81,15 @@ class Batches:
                     for captions in dataset.captions]
         self.features = self.pixels = None
         if config.cache_features:
-            self.features = FeatureCache.open_or_build(dataset, captioner.encoder,
+            pruned = (config.scorer, config.prune_ratio) if config.cache_pruned else None
+            self.features = FeatureCache.open_or_build(dataset, captioner.encoder, pruned=pruned,
+                                                       workers=config.workers,
                                                        progress=config.progress and not process)
         elif hasattr(dataset, "pixels"):
             self.pixels = torch.from_numpy(dataset.pixels())
+        else:
+            look = fast_pixels if config.fast_decode and dataset.split == "train" else exact_pixels
+            self.readable = Readable(dataset, self.preprocessing, look, most=config.max_unreadable)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -101,22 +111,26 @@ class Batches:
         crops = draw_crops(total, generator) if self.config.augment and self.features is None else None
         mine = torch.arange(total).tensor_split(self.parts)[part.number]
         if not len(mine):  # the others' last pictures: this part looks at one, too, and nothing is due
-            return Batch(self._look(part.pictures[-1:], None), torch.tensor([[BOS, PAD]] * R), part, (0.0, 0.0))
-        images = self._look([part.pictures[i] for i in mine], None if crops is None else crops[mine])
-        words, mean = (sum(len(row) for i in some for row in rows[i]) - R * len(some) for some in (mine, range(total)))
-        return Batch(images, pad_batch([row for i in mine for row in rows[i]]), part,
+            return Batch(self._look(part.pictures[-1:], None)[0], torch.tensor([[BOS, PAD]] * R), part,
+                         [total - 1], (0.0, 0.0))
+        images, shown = self._look([part.pictures[i] for i in mine], None if crops is None else crops[mine])
+        shown = mine[shown].tolist()
+        words, mean = (sum(len(row) for i in some for row in rows[i]) - R * len(some) for some in (shown, range(total)))
+        return Batch(images, pad_batch([row for i in shown for row in rows[i]]), part, shown,
                      (self.parts * words / mean, self.parts * len(mine) / total))
 
-    def _look(self, indices: list[int], crops: Tensor | None):
+    def _look(self, indices: list[int], crops: Tensor | None) -> tuple[Tensor | VisualTokens, list[int]]:
+        """Images or tokens, and whose each is: its place in ``indices``, unless a picture could not be read."""
+        shown = list(range(len(indices)))
         if self.features is not None:
-            return self.features.tokens(indices)
+            return self.features.tokens(indices), shown
         if self.pixels is not None:
             images = self.pixels[indices]
         else:
-            images = torch.stack([self.preprocessing.to_uint8(self.dataset.image(i)) for i in indices])
+            images, shown = self.readable(indices)
         if crops is not None:
             images = crop(images, crops)
-        return self.preprocessing.normalize(images)
+        return self.preprocessing.normalize(images), shown
 
     def epoch(self, epoch: int, *, start: int = 0, shuffle: bool = True, drop_last: bool = True) -> DataLoader:
         """This process's batches of one epoch from step ``start`` on, ``accumulate`` of them a step.
@@ -125,7 +139,9 @@ class Batches:
         """
         order = torch.arange(len(self))
         if shuffle:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + 7919 * epoch))
+            generator = torch.Generator().manual_seed(self.config.seed + 7919 * epoch)
+            near = getattr(self.dataset, "order", None)  # shards have an order that stays in a few files at a time
+            order = torch.randperm(len(self), generator=generator) if near is None else near(generator)
         chunks = [chunk.tolist() for chunk in order.split(self.pictures)]
         if drop_last and len(chunks) > 1 and len(chunks[-1]) < self.pictures:
             chunks.pop()
@@ -138,7 +154,7 @@ class Batches:
                 for i, chunk in enumerate(chunks) if i >= start for part in parts]
         # a generator of its own: opening a loader must not disturb the run's random state
         return DataLoader(self, sampler=keys, batch_size=None, num_workers=self.config.workers,
-                          generator=torch.Generator())
+                          worker_init_fn=end_with_parent, generator=torch.Generator())
 
     @property
     def steps(self) -> int:
@@ -146,8 +162,8 @@ class Batches:
         return max(1, len(self) // self.pictures)
 
 
-def encode_captions(captions: list[str], vocabulary: Vocabulary, max_words: int) -> list[list[int]]:
-    """Ids of each caption, cut after ``max_words`` words."""
+def encode_captions(captions: list[str], vocabulary: Tokenizer, max_words: int) -> list[list[int]]:
+    """Ids of each caption, cut after ``max_words`` words or pieces of words."""
     return [vocabulary.encode(caption, max_words) for caption in captions]
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..captioner import CaptionerConfig
 from ..errors import InputError
-from ..pruning import Schedule, check_scorer, keep_count
+from ..pruning import Schedule, check_scorer, check_storable, keep_count
 from . import presets
 
 
@@ -16,9 +16,10 @@ from . import presets
 class TrainConfig:
     """Settings of one training run; the defaults train on Scenes on a laptop."""
 
-    dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
+    dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     root: str | None = None
-    """Folder of the photographs; default: PRUNECAP_PHOTOS. Scenes are drawn and need none."""
+    """Folder of the photographs; default: PRUNECAP_PHOTOS. Scenes are drawn and need none; shards (prunecap data
+    shards) may lie at an address (http, https)."""
     limit: int | None = None
     """Number of training pictures (Scenes: how many to draw; default 20,000). None means all."""
     out: str = "runs/first"
@@ -50,6 +51,8 @@ class TrainConfig:
     """Do not train the encoder."""
     cache_features: bool = False
     """Encode every picture once and train from the stored features (frozen encoder only)."""
+    cache_pruned: bool = False
+    """Store only the tokens that prune_ratio leaves. The scorer must be one that needs no decoder, like 'grid'."""
 
     prune_ratio: float = 0.3
     """Share of the visual tokens removed before cross-attention, also while training."""
@@ -66,12 +69,15 @@ class TrainConfig:
     positions: Literal["learned", "sinusoidal"] = "learned"
     tie_weights: bool = True
 
+    tokenizer: Literal["words", "bpe"] = "words"
+    """'words': an id for each word of the training captions. 'bpe': ids for pieces of words, learned from them by
+    byte-pair encoding, so that no word is unknown; it needs a vocabulary_size."""
     min_count: int = 1
-    """Words seen fewer times in the training captions become <unk>."""
+    """Words seen fewer times in the training captions become <unk> (bpe: such pairs are not joined)."""
     vocabulary_size: int | None = None
-    """Keep at most this many entries, specials included."""
+    """Keep at most this many entries, specials included (bpe: and the 256 bytes)."""
     max_words: int = 20
-    """Longer captions are cut."""
+    """Longer captions are cut; with bpe after so many pieces of words."""
     captions_per_image: int = 5
     """Captions of one picture in a batch; they share its keys and values."""
 
@@ -98,6 +104,11 @@ class TrainConfig:
     """How much it counts that the tokens which stay hold what the teacher's hold. Only with ``start``."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    fast_decode: bool = False
+    """Decode and resize training pictures with torchvision instead of Pillow: about twice as fast from photographs'
+    files, and single pixels differ by a step or so. Captioning, evaluation and stored features stay exact."""
+    max_unreadable: float = 0.001
+    """Share of the pictures that may turn out unreadable; another of their batch stands in for them."""
     ema: float = 0.0
     """Keep, validate and return a moving average of the weights with this decay, like 0.9999; 0: the weights as they
     are. In step t the decay is at most 1 - t^-0.75, so that a short run is averaged over a short time."""
@@ -145,8 +156,15 @@ class TrainConfig:
         if self.schedule == "auto":
             raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep "
                              "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
+        if self.tokenizer == "bpe" and self.vocabulary_size is None:
+            raise InputError("tokenizer 'bpe' needs a vocabulary_size: pieces are joined until there are so many; "
+                             "2000 is a beginning for a few thousand photographs")
         if self.cache_features and not self.freeze_encoder:
             raise InputError("cache_features needs freeze_encoder: stored features cannot follow a changing encoder")
+        if self.cache_pruned:
+            check_storable(self.scorer)
+            if not self.cache_features:
+                raise InputError("cache_pruned says what is stored, and cache_features that something is; give both")
         for name in ("epochs", "batch_size", "accumulate", "captions_per_image", "max_words", "log_every", "save_every",
                      "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -160,6 +178,8 @@ class TrainConfig:
         for name in ("ratio_weight", "word_weight", "feature_weight"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
+        if not 0 <= self.max_unreadable < 1:
+            raise InputError(f"max_unreadable is {self.max_unreadable}; it is a share, from 0 to below 1")
         if self.self_critical:
             if self.start is None:
                 raise InputError("objective 'self_critical' has no start: a captioner that knows no word draws nothing "
@@ -220,7 +240,8 @@ class TrainConfig:
 
     def captioner_config(self, image_size: int) -> CaptionerConfig:
         """The captioner's part of these settings."""
-        package = self.encoder if self.encoder_weights == "package" else None
+        # an encoder that is trained is no longer the package's, and belongs in the checkpoint
+        package = self.encoder if self.encoder_weights == "package" and self.freeze_encoder else None
         return CaptionerConfig(encoder=self.encoder, image_size=image_size, prune_ratio=self.prune_ratio,
                                scorer=self.scorer, d_model=self.d_model, layers=self.layers, heads=self.heads,
                                ffn=self.ffn, dropout=self.dropout, max_length=self.max_words + 2,

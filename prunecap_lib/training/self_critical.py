@@ -51,8 +51,8 @@ class SampledBatches(Batches):
     def __getitem__(self, part: Part) -> Batch:
         seeds = torch.randint(2**62, (len(part.pictures),), generator=torch.Generator().manual_seed(part.seed))
         tickets = torch.stack([torch.tensor(part.pictures), seeds], dim=1)
-        mine = tickets.tensor_split(self.parts)[part.number]
-        return replace(super().__getitem__(part), ids=mine if len(mine) else tickets[-1:])
+        batch = super().__getitem__(part)
+        return replace(batch, ids=tickets[batch.shown])
 
 
 class SelfCritical:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from ..bytepairs import BytePairs
 from ..captioner import Captioner, CaptionerConfig
-from ..encoders import build_encoder
+from ..encoders import Encoder, build_encoder
 from ..encoders.weights import load_state_dict_file, packaged_state_dict
 from ..errors import InputError
 from ..text import Vocabulary
 from .config import TrainConfig
 
 # a captioner's settings that a run may change without changing the shape of any weight
-_FREE = {"prune_ratio", "scorer", "dropout", "frozen_encoder", "schedule", "max_length"}
+_FREE = {"prune_ratio", "scorer", "dropout", "frozen_encoder", "schedule", "max_length", "encoder_package"}
 
 
 def first_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
@@ -22,8 +23,15 @@ def first_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner
 
 def new_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
     """An untrained captioner; its vocabulary comes from the training captions alone."""
-    vocabulary = Vocabulary.build((c for row in captions for c in row), min_count=config.min_count,
-                                  max_size=config.vocabulary_size)
+    build = BytePairs.build if config.tokenizer == "bpe" else Vocabulary.build
+    vocabulary = build((c for row in captions for c in row), min_count=config.min_count,
+                       max_size=config.vocabulary_size)
+    encoder = new_encoder(config)
+    return Captioner(config.captioner_config(encoder.image_size), vocabulary, encoder=encoder)
+
+
+def new_encoder(config: TrainConfig) -> Encoder:
+    """The encoder that ``config`` names, with its weights, seeing what ``config.view`` says of a picture."""
     match config.encoder_weights:
         case None | "timm":
             state_dict = None
@@ -33,9 +41,9 @@ def new_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
             state_dict = load_state_dict_file(path)
     encoder = build_encoder(config.encoder, image_size=config.image_size, state_dict=state_dict,
                             pretrained=config.encoder_weights == "timm")
-    preprocessing = encoder.preprocessing.whole() if config.view == "whole" else None
-    return Captioner(config.captioner_config(encoder.image_size), vocabulary, encoder=encoder,
-                     preprocessing=preprocessing)
+    if config.view == "whole":
+        encoder.preprocessing = encoder.preprocessing.whole()
+    return encoder
 
 
 def trained_captioner(config: TrainConfig) -> Captioner:

@@ -24,8 +24,8 @@ from .processes import raise_together
 
 # settings that may differ between a run and its continuation; of batch_size and accumulate only the product with the
 # processes may not
-_FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "save_steps", "batch_size", "accumulate",
-         "checkpoint_activations", "compile", "keep_last", "tracker"}
+_FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "save_steps", "max_unreadable", "batch_size",
+         "accumulate", "checkpoint_activations", "compile", "keep_last", "tracker"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Does ``prunecap cost`` print what the library counts, and refuse in one line?"""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,6 +78,30 @@ def test_auto_is_counted_both_ways(capsys, model):
     assert "0.7@1,3,4 inside the encoder" in run(capsys, "--checkpoint", model, "--schedule", "auto")[1]
 
 
+def test_gpus_that_are_not_here(capsys, model):
+    asked = "--checkpoint", model, "--gpu", "h100,4090", "--batch-size", 8, "--pictures", 1000, "--price", 3
+    _, out, _ = run(capsys, *asked)
+    assert "predicted: 1,000 pictures an epoch" in out and "This is a prediction; no GPU was asked." in out
+    assert out.count("all tokens      8") == 2 and "cost an epoch" in out
+    rows = json.loads(run(capsys, *asked, "--json")[1])["predicted"]["rows"]
+    assert [(row["gpu"], row["tokens"]) for row in rows] == [
+        (gpu, tokens) for gpu in ("h100", "rtx4090") for tokens in ("all tokens", "pruned")]
+    for row in rows:
+        low, high = row["pictures_a_second"]
+        assert row["hours_an_epoch"] == pytest.approx([1000 / high / 3600, 1000 / low / 3600])
+        assert row["cost_an_epoch"] == pytest.approx([3 * hours for hours in row["hours_an_epoch"]])
+    _, out, _ = run(capsys, "--checkpoint", model, "--gpu", "a100", "--batch-size", 8, "--measured-rate", 40)
+    assert "the measured rate of 40 TFLOP/s" in out and "cost an epoch" not in out
+
+
+def test_a_gpu_that_is_too_small_is_said_beside_those_that_are_not(capsys, monkeypatch, model):
+    from prunecap_lib import costs
+    small = tuple(replace(gpu, memory=2**30) if gpu.name == "rtx3090" else gpu for gpu in costs.GPUS[:2])
+    monkeypatch.setattr(costs, "GPUS", small)
+    _, out, _ = run(capsys, "--checkpoint", model, "--gpu", "all", "--batch-size", 8)
+    assert out.count("does not fit") == 2 and out.count("rtx4090") == 2
+
+
 def test_amounts_of_memory():
     assert parse_memory("24GB") == parse_memory("24 GiB") == parse_memory("24g") == 24 * 2**30
     assert parse_memory("1.5GB") == parse_memory("1536MiB") == 3 * 2**29
@@ -93,6 +118,11 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--schedule", "half%@2"], "'half%@2' cannot be read"),
     (["--checkpoint", "MODEL", "--schedule", "150%@2"], "share 1.5 of the FLOPs is outside"),
     (["--encoder", "resnet10t", "--schedule", "auto"], "encoders of our own code only"),
+    (["--checkpoint", "MODEL", "--gpu", "tpu"], "known are rtx3090, rtx4090, a100, h100"),
+    (["--checkpoint", "MODEL", "--gpu", "h100", "--price=-1"], "price -1.0 is negative"),
+    (["--checkpoint", "MODEL", "--gpu", "h100", "--pictures", "0"], "pictures is 0"),
+    (["--checkpoint", "MODEL", "--gpu", "h100", "--batch-size", "0"], "batch_size is 0"),
+    (["--checkpoint", "MODEL", "--gpu", "h100", "--measured-rate", "0"], "rate of 0"),
     (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "outside 1..24"),
     (["--encoder", "vit", "--cache-features"], "freeze_encoder"),
     (["--encoder", "convnext", "--scorer", "cls_attention"], "no attention weights"),

@@ -1,5 +1,6 @@
 """Are cached features what the encoder says, and is a cache of anything else refused or continued?"""
 
+import dataclasses
 import json
 import pickle
 
@@ -8,10 +9,11 @@ import torch
 from PIL import Image
 
 from prunecap_lib.datasets import feature_build
+from prunecap_lib.datasets.feature_forecast import forecast_features
 from prunecap_lib.datasets.features import FeatureCache, default_folder, fingerprint
 from prunecap_lib.errors import InputError, MissingFileError
 from prunecap_lib.preprocessing import Preprocessing
-from prunecap_lib.pruning import merge_similar
+from prunecap_lib.pruning import merge_similar, prune_tokens
 from prunecap_lib.tokens import VisualTokens
 
 torch.set_num_threads(1)
@@ -108,9 +110,47 @@ def test_an_encoder_that_merges_keeps_its_groups(tmp_path):
     assert cached.size.sum() == 8
 
 
+def test_stored_pruned_is_what_pruning_later_leaves(tmp_path, toy):
+    """By 'grid' to the bit: which cells stay does not depend on the rounding to 16 bits."""
+    whole = make(Pictures(), toy, tmp_path / "whole").tokens([7, 0])
+    for scorer in ("grid", "norm_largest", "cls_attention"):
+        stored = make(Pictures(), toy, tmp_path / scorer, pruned=(scorer, 0.5)).tokens([7, 0])
+        later = prune_tokens(whole, 0.5, scorer)
+        assert torch.equal(stored.x, later.x) and torch.equal(stored.index, later.index)
+        assert torch.equal(stored.prefix, later.prefix) and stored.cls_attention is None
+        assert (tmp_path / scorer / "x.bin").stat().st_size == 12 * 2 * 8 * 2
+        assert prune_tokens(stored, 0.5, scorer) is stored  # and never twice
+        with pytest.raises(InputError, match=f"stored pruned by '{scorer}' at 0.5, and cannot be .* by 'grid' at 0.2"):
+            prune_tokens(stored, 0.2, "grid")
+    with pytest.raises(InputError, match="holds tokens pruned by 'grid' at 0.5, and asked for are all tokens"):
+        make(Pictures(), toy, tmp_path / "grid")
+    with pytest.raises(InputError, match="holds all tokens, and asked for are tokens pruned by 'grid' at 0.25"):
+        make(Pictures(), toy, tmp_path / "whole", pruned=("grid", 0.25))
+    with pytest.raises(InputError, match="'pilot'.*cannot be stored"):
+        make(Pictures(), toy, tmp_path / "pilot", pruned=("pilot", 0.5))
+
+
+@pytest.mark.parametrize("kind, pruned", [("vit", None), ("cnn", None), ("pruning", None), ("vit", ("grid", 0.5))])
+def test_forecast_is_the_size_on_disk(tmp_path, kind, pruned):
+    folder = tmp_path / "new" / "cache"
+    expected = forecast_features(Pictures(), Toy(kind), folder, pruned=pruned, batch_size=5, bf16=False)
+    assert not (tmp_path / "new").exists() and expected.pictures == 12
+    make(Pictures(), Toy(kind), folder, pruned=pruned)
+    assert expected.bytes == sum(file.stat().st_size for file in folder.glob("*.bin"))
+
+
+def test_forecast_of_the_time():
+    pictures = Pictures()
+    expected = forecast_features(pictures, Toy(), "nowhere", batch_size=5, bf16=False, workers=2)
+    assert sorted(pictures.decoded) == [0, 1, 2, 3, 4] and expected.free_bytes > 0
+    expected = dataclasses.replace(expected, load_seconds=4.0, encode_seconds=3.0)
+    assert expected.seconds == 12 * 3 and dataclasses.replace(expected, workers=0).seconds == 12 * 7
+    assert dataclasses.replace(expected, workers=1).seconds == 12 * 4
+
+
 def test_second_opening_computes_nothing(tmp_path, toy, monkeypatch):
     make(Pictures(), toy, tmp_path / "cache")
-    monkeypatch.setattr(feature_build, "_encode", None)
+    monkeypatch.setattr(feature_build, "encode", None)
     pictures = Pictures()
     make(pictures, toy, tmp_path / "cache")
     assert len(set(pictures.decoded)) <= 3  # only the samples that tell whether these are the same pictures
@@ -267,3 +307,4 @@ def test_default_folder(toy, monkeypatch, tmp_path):
     assert folder == tmp_path / "features" / "toy-train-tf_efficientnet_lite0_last_stage-16"
     toy.preprocessing = Preprocessing(16, crop_pct=0.875).whole()
     assert default_folder(Pictures(), toy).name.endswith("-16-whole")
+    assert default_folder(Pictures(), toy, ("grid", 0.3)).name.endswith("-16-whole-grid-0.3")

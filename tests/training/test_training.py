@@ -137,6 +137,8 @@ def test_nan_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     (dict(prune_ratio=1.0), "prune ratio"), (dict(scorer="luck"), "scorer"),
     (dict(scorer="relevance"), "cannot train.*'pilot'"), (dict(epochs=0), "epochs"),
     (dict(lr=0.0), "lr"), (dict(lr=float("nan")), "lr"), (dict(cache_features=True), "freeze_encoder"),
+    (dict(cache_pruned=True, scorer="grid"), "give both"),
+    (dict(cache_pruned=True, scorer="pilot"), "cannot be stored"),
 ])
 def test_impossible_settings_are_refused(tmp_path, changes, says):
     with pytest.raises(InputError, match=says):
@@ -154,6 +156,18 @@ def test_view_whole_is_seen_in_training_and_after_loading(tmp_path):
             box = one.encoder.preprocessing.picture_box((32, 32))
             assert one.preprocessing is one.encoder.preprocessing  # what feature caches go by
             assert all(abs(a - b) < 0.1 for a, b in zip(box, seen, strict=True)), view
+
+
+def test_training_from_tokens_stored_pruned_is_the_same(tmp_path, monkeypatch):
+    runs = []
+    for name in ("all", "pruned"):
+        monkeypatch.setenv("PRUNECAP_DATA", str(tmp_path / name))
+        runs.append(train(tiny(tmp_path / name / "run", scorer="grid", freeze_encoder=True, cache_features=True,
+                               cache_pruned=name == "pruned", epochs=1)))
+    stored = {folder.parent.name: folder.stat().st_size for folder in tmp_path.rglob("x.bin")
+              if folder.parent.name.startswith("scenes-train")}
+    assert sorted(stored.values()) == [16 * 45 * 128 * 2, 16 * 64 * 128 * 2]
+    assert same(weights(runs[0].captioner), weights(runs[1].captioner))
 
 
 def test_batches_give_each_picture_once_and_its_own_captions(tmp_path):

@@ -6,19 +6,30 @@ from typing import Annotated
 
 import tyro
 
+from .coco import CocoCommand
+from .features import FeaturesCommand
 from .info import InfoCommand
 from .scenes import ScenesCommand
+from .shards import ShardsCommand
 
-DESCRIPTION = """Draw Scenes, or look at what is in a data set.
+DESCRIPTION = """Get a data set ready, or look at what is in it.
 
 examples:
   prunecap data scenes --out data/scenes --n 1000 --size 224
+  prunecap data coco --root photos/coco --split karpathy
+  prunecap data shards --dataset coco --root photos/coco --split train --out shards/coco --workers 8
   prunecap data info --dataset flickr8k --root photos/flickr8k --split train
+  prunecap data info --dataset flickr8k --split dev --vocabulary-size 2033
+  prunecap data features --dataset flickr8k --checkpoint photos-lite0 --forecast
+  prunecap data features --dataset coco --encoder vit_base_patch16_224 --encoder-weights timm --workers 8
 """
 
 
 def main(argv: list[str]) -> None:
     command = tyro.cli(Annotated[ScenesCommand, tyro.conf.subcommand("scenes")]
+                       | Annotated[CocoCommand, tyro.conf.subcommand("coco")]
+                       | Annotated[ShardsCommand, tyro.conf.subcommand("shards")]
+                       | Annotated[FeaturesCommand, tyro.conf.subcommand("features")]
                        | Annotated[InfoCommand, tyro.conf.subcommand("info")],
                        args=argv, prog="prunecap data", description=DESCRIPTION)
     command.run()

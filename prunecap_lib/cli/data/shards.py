@@ -1,0 +1,58 @@
+"""``prunecap data shards``: pictures, resized once, in WebDataset shards that training reads fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ShardsCommand:
+    """Resize a split's pictures and pack them, with their captions, into WebDataset shards under OUT/SPLIT.
+
+    What was stopped goes on with the same command; finished shards are compared with their checksums, and written
+    again if they are damaged. Training reads them with --dataset shards --root OUT; OUT may lie on a web server.
+
+    examples:
+      prunecap data shards --dataset coco --root photos/coco --split train --out shards/coco --workers 8
+      prunecap data shards --dataset coco --root photos/coco --split val --out shards/coco --workers 8
+      prunecap train --dataset shards --root shards/coco --workers 4 --out runs/coco
+    """
+
+    out: Path
+    """Folder for the splits."""
+    dataset: Literal["scenes", "flickr8k", "coco"] = "coco"
+    split: str = "train"
+    root: str | None = None
+    """Folder of the photographs; default: PRUNECAP_PHOTOS."""
+    limit: int | None = None
+    """Only the first so many pictures."""
+    side: int = 256
+    """Pixels of the shorter side; smaller pictures are not enlarged. For encoders of 224 pixels, 256."""
+    quality: int = 90
+    """Of the JPEGs, 1 to 95."""
+    per_shard: int = 1000
+    """Pictures in a shard."""
+    workers: int = 0
+    """Processes that decode and resize, beside the one that writes."""
+    max_unreadable: float = 0.001
+    """Share of the pictures that may be left out because they cannot be read."""
+    progress: bool = True
+
+    def run(self) -> None:
+        from tqdm import tqdm
+
+        from ...datasets import open_dataset
+        from ...datasets.shard_build import build_shards
+        from ...datasets.shard_index import ShardSettings, split_folder
+
+        settings = ShardSettings(self.side, self.quality, self.per_shard)
+        dataset = open_dataset(self.dataset, split=self.split, root=self.root, limit=self.limit,
+                               size=self.side if self.dataset == "scenes" else None)
+        index = build_shards(dataset, self.out, settings, workers=self.workers, max_unreadable=self.max_unreadable,
+                             progress=self.progress, say=tqdm.write)
+        size, left_out = sum(shard.bytes for shard in index.shards), index.unreadable
+        print(f"{self.out / split_folder(dataset.split)}: {len(dataset) - len(left_out):,} pictures in "
+              f"{len(index.shards)} shards, {size / 1e6:,.0f} MB"
+              + (f"; {len(left_out)} unreadable ones left out, listed in index.json" if left_out else ""))

@@ -1,0 +1,71 @@
+"""What does ``prunecap cost --gpu`` print? Training on GPUs that are not here, and what the figures rest on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from ..errors import InputError
+
+
+def predictions(config, names: str, *, prune_ratio: float, pictures: int, price: float | None,
+                **settings) -> list[dict]:
+    """A row for each GPU, all tokens and pruned. ``settings`` go to ``costs.predict``."""
+    from ..costs import GPUS, find_gpu, predict
+    from ..costs.calibrate import this_machine
+    from ..costs.predict import DoesNotFit
+    if pictures < 1:
+        raise InputError(f"pictures is {pictures}; an epoch has at least 1")
+    if price is not None and not price >= 0:
+        raise InputError(f"price {price} is negative; give what one GPU costs an hour")
+    devices = GPUS if names == "all" else [this_machine() if name == "here" else find_gpu(name)
+                                           for name in names.split(",")]
+    ways = {"all tokens": replace(config, prune_ratio=0.0, schedule=None),
+            "pruned": replace(config, prune_ratio=prune_ratio)}
+    rows = []
+    for device in devices:
+        for way, setup in ways.items():
+            try:
+                found = predict(setup, device, **settings)
+            except DoesNotFit as error:
+                if len(devices) == 1:
+                    raise
+                rows.append({"gpu": device.name, "tokens": way, "misfit": str(error)})
+                continue
+            rows.append({"gpu": device.name, "tokens": way, "gpus": found.gpus, "batch": found.batch,
+                         "memory": found.memory, "flops_a_picture": found.flops / found.batch,
+                         "limit_seconds": found.limit, "step_seconds": found.seconds, "achieved_flops": found.rate,
+                         "pictures_a_second": found.pictures_a_second, "hours_an_epoch": found.hours(pictures),
+                         "cost_an_epoch": None if price is None else found.cost(pictures, price),
+                         "device": asdict(device)})
+    return rows
+
+
+def prediction_table(rows: list[dict], words: str, *, pictures: int, rate: float | None) -> list[str]:
+    """The rows as lines, with the sentences that they need."""
+    from ..costs.predict import GIB, LAUNCH
+    fits = [row for row in rows if "misfit" not in row]
+    priced = any(row["cost_an_epoch"] for row in fits)
+    gpus = max((row["gpus"] for row in fits), default=1)
+    lines = [f"predicted: {pictures:,} pictures an epoch" + (f", on {gpus} GPUs" if gpus > 1 else "") + f" ({words}):",
+             f"  {'':10} {'tokens':10} {'batch':>6} {'memory':>9} {'pictures a second':>19} {'hours an epoch':>15}"
+             + (f" {'cost an epoch':>15}" if priced else "")]
+    for row in rows:
+        start = f"  {row['gpu']:10} {row['tokens']:10}"
+        if "misfit" in row:
+            lines.append(f"{start} does not fit")
+            continue
+        rates = "{:,.0f} – {:,.0f}".format(*row["pictures_a_second"])
+        hours = "{:.3f} – {:.3f}".format(*row["hours_an_epoch"])
+        lines.append(f"{start} {row['batch']:6,} {row['memory'] / GIB:5.1f} GiB {rates:>19} {hours:>15}"
+                     + (f" {'{:.2f} – {:.2f}'.format(*row['cost_an_epoch']):>15}" if priced else ""))
+    if not fits:
+        return lines
+    low, high = min(row["device"]["share"][0] for row in fits), max(row["device"]["share"][1] for row in fits)
+    rests = f"the measured rate of {rate / 1e12:g} TFLOP/s" if rate else (
+        f"peak rates of data sheets ('here': measured), of which training is taken to reach {low:.0%} to {high:.0%}, "
+        f"and {1e6 * LAUNCH[0]:.0f} to {1e6 * LAUNCH[1]:.0f} µs to issue an operation")
+    loading = "" if "features stored" in words else (
+        f"Pictures are taken to be there: loaders must deliver up to "
+        f"{max(row['pictures_a_second'][1] for row in fits):,.0f} a second. ")
+    return [*lines, "This is a prediction; no GPU was asked. It rests on the operations and bytes of one training "
+            f"step, counted, and on {rests}.", f"{loading}Validation is not in it."]

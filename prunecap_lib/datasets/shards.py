@@ -1,0 +1,135 @@
+"""How are pictures read out of shards? By position: the index knows at which byte of which tar each JPEG lies.
+
+The tars are plain WebDataset, and ``webdataset.WebDataset`` reads them, too. Random access costs one read of the
+file, no memory map and no scan; ``order`` gives an epoch that is shuffled and still asks for a few shards at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError, MissingFileError
+from ..preprocessing import decode_image
+from .base import ImageId
+from .shard_cache import ShardCache, fetch_index, is_url
+from .shard_index import BLOCK, INDEX, Index, Shard, parse_index, split_folder
+
+WINDOW = 8  # shards whose pictures are shuffled together
+_OPEN = 2 * WINDOW  # files kept open: two windows meet in a batch
+
+
+class LocalShards:
+    """Shards that lie in a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def open(self, shard: Shard) -> io.FileIO:
+        try:
+            return (self.folder / shard.name).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise MissingFileError(f"shard {self.folder / shard.name} not found, but {INDEX} beside it names it; "
+                                   "copy it there, or run `prunecap data shards` again: it writes what lacks") from None
+
+
+class ShardDataset:
+    """A split in shards, as a ``CaptionDataset``. ``read_shards`` opens one."""
+
+    def __init__(self, index: Index, files: LocalShards | ShardCache, *, limit: int | None = None):
+        if limit is not None and limit < 1:
+            raise InputError(f"data set shards: a limit of {limit} pictures leaves nothing; give at least 1")
+        self.name, self.split = f"{index.plan.dataset}-shards{index.plan.settings.side}", index.plan.split
+        self.settings, self.shards, self._files = index.plan.settings, index.shards, files
+        self.image_ids: list[ImageId] = [id for shard in index.shards for id in shard.image_ids][:limit]
+        self.captions = [row for shard in index.shards for row in shard.captions][:limit]
+        # Arrays, not lists: workers that only read them go on sharing their memory with the parent.
+        counts = [len(shard.image_ids) for shard in index.shards]
+        self._shard = np.repeat(np.arange(len(counts)), counts)[:limit]
+        self._offset = np.array([at for shard in index.shards for at in shard.offsets][:limit], np.int64)
+        self._length = np.array([size for shard in index.shards for size in shard.lengths][:limit], np.int64)
+        self._handles: OrderedDict[int, io.FileIO] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def encoded(self, i: int) -> bytes:
+        """Picture i's JPEG.
+
+        Raises: MissingFileError where the shard is not there; InputError where it is not the one of the index.
+        """
+        shard, offset, length = self.shards[self._shard[i]], int(self._offset[i]), int(self._length[i])
+        read = os.pread(self._handle(int(self._shard[i])), BLOCK + length, offset - BLOCK)
+        header, data = read[:BLOCK], read[BLOCK:]
+        # The tar's own header stands before the picture: of another build, it would say so.
+        name = header[:100].rstrip(b"\0")
+        if len(data) != length or header[124:135] != b"%011o" % length or not name.endswith(b".jpg"):
+            raise InputError(f"shard {shard.name}: no picture of {length} bytes at {offset}, where the index has image "
+                             f"{self.image_ids[i]}; {_REMEDY}")
+        return data
+
+    def image(self, i: int) -> Image.Image:
+        """Picture i, upright 8-bit RGB as it was stored. Raises PictureError, and what ``encoded`` raises."""
+        return decode_image(self.encoded(i), f"{self.image_ids[i]} in shard {self.shards[self._shard[i]].name}")
+
+    def references(self) -> dict[ImageId, list[str]]:
+        """Captions by image id, as the metrics take them."""
+        return dict(zip(self.image_ids, self.captions, strict=True))
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """All positions once, shuffled, [n]: the shards, and then the pictures of ``WINDOW`` of them at a time."""
+        first = np.searchsorted(self._shard, np.arange(len(self.shards) + 1))
+        shards = [torch.arange(first[k], first[k + 1])
+                  for k in torch.randperm(len(self.shards), generator=generator).tolist()]
+        windows = [torch.cat(shards[k : k + WINDOW]) for k in range(0, len(shards), WINDOW)]
+        return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
+
+    def _handle(self, k: int) -> int:
+        """File descriptor of shard k, opened when it is first needed in this process; few stay open."""
+        if k in self._handles:
+            self._handles.move_to_end(k)
+            return self._handles[k].fileno()
+        file, shard = self._files.open(self.shards[k]), self.shards[k]
+        size = os.fstat(file.fileno()).st_size
+        if size != shard.bytes:
+            file.close()
+            raise InputError(f"shard {file.name} has {size:,} bytes, the index says {shard.bytes:,}: it is cut short "
+                             f"or of another build; {_REMEDY}")
+        self._handles[k] = file
+        while len(self._handles) > _OPEN:
+            self._handles.popitem(last=False)[1].close()
+        return file.fileno()
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_handles": OrderedDict()}  # open files stay in their process
+
+
+_REMEDY = "run `prunecap data shards` again with the settings of before (it rewrites what is damaged), or copy it again"
+
+
+def read_shards(root: str | Path, split: str, *, limit: int | None = None) -> ShardDataset:
+    """A split written by ``prunecap data shards``, from a folder or an address (http, https).
+
+    Raises: MissingFileError where there is no such split; InputError where the index cannot be used.
+    """
+    folder = split_folder(split)
+    if is_url(root):
+        address = f"{str(root).rstrip('/')}/{folder}"
+        index = parse_index(fetch_index(address), f"{address}/{INDEX}")
+        return ShardDataset(index, ShardCache(address, index.shards), limit=limit)
+    path = Path(root) / folder / INDEX
+    if not path.is_file():
+        unfinished = (path.parent / ".unfinished").is_dir()
+        splits = sorted(found.parent.name for found in Path(root).glob(f"*/{INDEX}"))
+        raise MissingFileError(
+            f"data set shards: {path} not found; "
+            + ("writing it was stopped: run `prunecap data shards` again, it goes on there" if unfinished else
+               f"the splits there are {', '.join(splits)}" if splits else "write it with `prunecap data shards`"))
+    return ShardDataset(parse_index(path.read_bytes(), path), LocalShards(path.parent), limit=limit)

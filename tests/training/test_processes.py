@@ -1,0 +1,139 @@
+"""Do two processes train as one does with the doubled batch, stop together, and go on exactly?"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from prunecap_lib import Captioner, TrainConfig, train
+from prunecap_lib.errors import CheckpointError, InputError
+from prunecap_lib.text import PAD
+from prunecap_lib.training.batches import Batches, open_split
+from prunecap_lib.training.monitor import CLOCKS
+from prunecap_lib.training.start import new_captioner
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = TrainConfig(limit=40, batch_size=4, epochs=10, image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0,
+                   captions_per_image=2, val_limit=9, log_every=1, precision="fp32", progress=False)
+NOISY = replace(TINY, epochs=2, dropout=0.3, augment=True, scorer="random")
+RUNS = {"trained": TINY, "frozen": replace(TINY, freeze_encoder=True), "noisy": NOISY, "stopped": NOISY,
+        "nan": replace(NOISY, epochs=1)}
+EXTRA = {"stopped": {"interrupt": 3}, "nan": {"poison": 2}}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes wrote: one folder a run. All in one launch, for starting is what takes time."""
+    folder = tmp_path_factory.mktemp("two")
+    runs = [asdict(replace(config, out=str(folder / name))) | EXTRA.get(name, {}) for name, config in RUNS.items()]
+    (folder / "runs.json").write_text(json.dumps(runs))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend",
+                           "c10d", "--rdzv-endpoint", "localhost:0", str(ROOT / "tests/training/worker.py"),
+                           str(folder / "runs.json")], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def lines(folder):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in found]
+
+
+def weights(folder):
+    return Captioner.load(folder / "checkpoint").state_dict()
+
+
+def check_close(first, second, within=1e-4):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        assert all(abs(one[key] - other[key]) <= within for key in one), (one, other)
+
+
+@pytest.mark.parametrize("name", ["trained", "frozen"])
+def test_two_processes_have_the_losses_of_one(two, tmp_path, name):
+    train(replace(RUNS[name], batch_size=8, out=str(tmp_path)))
+    found, expected = lines(two / name), lines(tmp_path)
+    assert sum("loss" in line for line in found) == 50
+    check_close([line for line in found if "loss" in line], [line for line in expected if "loss" in line])
+    check_close(found[:6], expected[:6])  # the first validation, too
+
+
+def test_stopped_in_one_process_and_resumed_in_both_equals_unbroken(two):
+    """SIGTERM in the third of five steps, with dropout, crops and a random scorer in each process."""
+    assert lines(two / "stopped") == lines(two / "noisy")
+    first, second = weights(two / "stopped"), weights(two / "noisy")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    states = load_file(two / "noisy" / "checkpoint" / "state.safetensors")["rng.cpu"]
+    assert len(states) == 2 and not torch.equal(*states)  # two processes do not draw the same noise
+
+
+def test_nan_in_one_process_stops_both(two):
+    errors = [(two / "nan" / f"error-{rank}").read_text() for rank in (0, 1)]
+    assert all("the loss is nan at step 1" in error for error in errors)
+    assert "bad_batch_1_process_1.json" in errors[1] and "another process has saved" in errors[0]
+    assert not list((two / "nan").glob("bad_batch_1_process_0*"))
+
+
+def test_one_process_goes_on_where_two_stopped(two, tmp_path):
+    """The order of the data does not depend on their number, so long as a step sees as many pictures."""
+    shutil.copytree(two / "trained", tmp_path / "run")
+    more = replace(TINY, out=str(tmp_path / "run"))
+    with pytest.raises(CheckpointError, match=r"8 pictures a step \(batch_size 4 x processes 2 x accumulate 1\).*4 .*"
+                                              r"--accumulate 2"):
+        train(more)
+    assert lines(train(replace(more, accumulate=2)).out) == lines(two / "trained")  # finished: nothing was left to do
+
+
+def test_accumulated_parts_are_one_batch(tmp_path):
+    runs = [train(replace(TINY, epochs=2, out=str(tmp_path / name), **changes)).history for name, changes in
+            (("whole", dict(batch_size=8)), ("parts", dict(accumulate=2)))]
+    check_close(*[[{key: value for key, value in line.items() if key not in CLOCKS} for line in run] for run in runs])
+
+
+def all_parts(processes, **changes):
+    """Every process's first epoch: a list of batches each."""
+    config = replace(TINY, augment=True, **changes)
+    dataset = open_split(config, "train", config.limit)
+    captioner = new_captioner(config, dataset.captions)
+    return [list(Batches(dataset, captioner, config, process=process, processes=processes).epoch(0, start=1))
+            for process in range(processes)]
+
+
+def test_parts_share_out_pictures_captions_and_crops():
+    (whole,), parts = all_parts(1, batch_size=8), all_parts(2, batch_size=2, accumulate=2)
+    assert len(whole) == 4 and [len(part) for part in parts] == [8, 8]
+    words = 0
+    for step, batch in enumerate(whole):
+        mine = [parts[process][2 * step + again] for again in range(2) for process in range(2)]
+        assert torch.equal(torch.cat([part.images for part in mine]), batch.images)
+        rows = [[i for i in row.tolist() if i != PAD] for part in mine for row in part.ids]
+        assert rows == [[i for i in row.tolist() if i != PAD] for row in batch.ids]
+        due = torch.tensor([(part.ids[:, 1:] != PAD).sum() for part in mine]).double()
+        torch.testing.assert_close(torch.tensor([part.weights[0] for part in mine]).double(), 4 * due / due.sum())
+        words += len(set(due.tolist())) > 1
+        assert batch.weights == (1.0, 1.0) and {part.weights[1] for part in mine} == {1.0}
+    assert words  # parts do differ in their number of words, or this would have proved nothing
+
+
+def test_validation_pictures_are_shared_out_once():
+    config = replace(TINY, batch_size=2)
+    dataset = open_split(config, "val", 9)
+    captioner = new_captioner(config, dataset.captions)
+    seen = [[(batch.ids[:, 1:] != PAD).any().item() and len(batch.images)
+             for batch in Batches(dataset, captioner, config, process=process, processes=2).epoch(
+                 0, shuffle=False, drop_last=False)] for process in range(2)]
+    assert seen == [[2, 2, 1], [2, 2, False]]  # as many steps in each, and nothing due where no picture is left
+
+
+def test_more_processes_than_pictures_are_refused():
+    with pytest.raises(InputError, match="3 pictures cannot be shared out to 4 processes"):
+        all_parts(4, limit=3)

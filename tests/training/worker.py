@@ -1,0 +1,46 @@
+"""What does one of several processes do in a test? Train run after run, as a file of JSON says.
+
+``interrupt`` sends the last process SIGTERM before that part of a run's work, and starts the run again. Prints nothing.
+"""
+
+import json
+import os
+import signal
+import sys
+from unittest import mock
+
+import torch
+
+from prunecap_lib import TrainConfig, train
+from prunecap_lib.errors import PrunecapError, TrainingStopped
+from prunecap_lib.training import loop
+from prunecap_lib.training.objective import objective
+
+
+def main(path: str) -> None:
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    for run in json.loads(open(path).read()):
+        interrupt, poison = run.pop("interrupt", None), run.pop("poison", None)
+        seen = []
+
+        def watched(*arguments, interrupt=interrupt, poison=poison, seen=seen):
+            seen.append(None)
+            if len(seen) == interrupt and rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            loss, logits, due = objective(*arguments)
+            return (loss * float("nan") if len(seen) == poison and rank == 1 else loss), logits, due
+
+        with mock.patch.object(loop, "objective", watched):
+            try:
+                train(TrainConfig(**run))
+            except TrainingStopped as stopped:
+                assert stopped.signal == signal.SIGTERM and "stopped at step" in str(stopped)
+                train(TrainConfig(**run))
+            except PrunecapError as error:
+                with open(f"{run['out']}/error-{rank}", "w") as file:
+                    file.write(str(error))
+    torch.distributed.destroy_process_group()
+
+
+main(sys.argv[1])

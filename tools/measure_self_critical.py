@@ -73,13 +73,13 @@ def kept(path: Path, make) -> dict:
 
 
 def row(config: TrainConfig, dataset) -> dict:
-    """One run: trained, scored, and where its log says rewards and validation went."""
+    """One run: trained, scored, and what its log says of the samples' rewards and of the loss on given words."""
     result = train(config)
-    log = [{key: line[key] for key in ("step", "val_loss", "cider")} for line in result.history if "cider" in line]
     said = reward_signature(eos=config.reward_eos, baseline=config.baseline, samples=config.samples)
     return {"reward": said, "config": asdict(config), "seconds": result.history[-1]["seconds"],
             "rewards": [[line["step"], line["reward"]] for line in result.history if "reward" in line],
-            "epochs": log, "after": scored(result.captioner.eval(), dataset)}
+            "val_loss": [[line["step"], line["val_loss"]] for line in result.history if "val_loss" in line],
+            "after": scored(result.captioner.eval(), dataset)}
 
 
 def against(before: dict, after: dict) -> dict:

@@ -25,6 +25,8 @@ examples:
   PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
   prunecap train --preset recommended --encoder convnext_tiny --root photos/coco --out runs/coco
+  prunecap train --start runs/vit/checkpoint --objective self_critical --lr 1e-4 --epochs 5 --encoder vit \
+      --out runs/vit-self-critical
   prunecap train --preset seed --root photos/coco --out runs/seed
   torchrun --nproc_per_node 8 -m prunecap_lib train --batch-size 32 --out runs/eight-gpus
 """
@@ -55,7 +57,8 @@ def main(argv: list[str]) -> None:
     if not leave_processes():
         return
     last = [line for line in result.history if "val_loss" in line][-1]
-    print(f"{result.out / 'checkpoint'}: validation loss {last['val_loss']:.3f}, "
+    cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
+    print(f"{result.out / 'checkpoint'}: {cider}validation loss {last['val_loss']:.3f}, "
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min; drawn in "
           f"{result.out / 'curves.png'}")
     if (result.out / "best").exists():

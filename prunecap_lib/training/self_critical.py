@@ -37,7 +37,7 @@ from .batches import Batch, Batches, Part
 from .config import TrainConfig
 from .objective import ratio_loss
 
-_KNOWN = 0.5
+_KNOWN = 0.7
 """Share of the references' words that a captioner must at least know: below it, it speaks of something else."""
 
 
@@ -58,7 +58,7 @@ class SampledBatches(Batches):
 class SelfCritical:
     """The objective of a run on ``SampledBatches``, called as ``objective`` is.
 
-    Raises InputError where the captioner does not know half of the words in the references, or where a picture's
+    Raises InputError where the captioner does not know most of the words in the references, or where a picture's
     references cannot be scored (see ``CiderD``).
     """
 
@@ -97,7 +97,7 @@ class SelfCritical:
         return torch.from_numpy(self.score(pictures, captions)).float()
 
     def figures(self) -> dict[str, float]:
-        """For the log: the samples' mean reward since the last time this was asked."""
+        """For the log: the mean reward of this process's samples since the last time this was asked."""
         seen, self.rewards = self.rewards, []
         return {"reward": float(np.mean(seen))}
 
@@ -168,4 +168,5 @@ def check_vocabulary(captions: Sequence[Sequence[str]], vocabulary: Vocabulary, 
     known = 1 - ids.count(UNK) / max(len(ids), 1)
     if known < _KNOWN:
         raise InputError(f"start {config.start}: its vocabulary has {known:.0%} of the words in the captions of "
-                         f"{config.dataset}, so no sample could score; start from a captioner that was trained on them")
+                         f"{config.dataset}, too few for its samples to score; start from a captioner "
+                         "that learned from them")

@@ -29,8 +29,8 @@ CAPTIONS = [["a red dog runs", "a dog runs on the grass"], ["two cats sleep", "t
 
 def tiny(out="unused", **changes):
     settings = dict(objective="self_critical", limit=16, batch_size=8, epochs=2, d_model=16, layers=1, heads=2, ffn=32,
-                    val_limit=4, caption_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False,
-                    samples=3, max_words=12, scorer="random", encoder="convnext", out=str(out))
+                    val_limit=4, caption_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False, samples=3,
+                    max_words=12, scorer="random", encoder="convnext", out=str(out))
     return TrainConfig(**{**settings, **changes})
 
 

@@ -98,14 +98,27 @@ def test_steps_raise_the_reward(baseline):
 def test_a_pictures_samples_follow_from_its_seed_alone(start):
     config = tiny(start=start, scorer="pilot", prune_ratio=0.5, dropout=0.5)
     captioner = first_captioner(config, CAPTIONS).train()
-    images, seeds = torch.randn(4, 3, 64, 64), [3, 1, 4, 1]
+    images, seeds, modes = torch.randn(4, 3, 64, 64), [3, 1, 4, 1], []
+    encode = captioner.encoder.encode
+    captioner.encoder.encode = lambda *a, **k: modes.append(captioner.encoder.training) or encode(*a, **k)
     _, together, greedy = draw(captioner, images, seeds, config)
     assert together.shape[:2] == (4, 3) and together.shape[2] <= config.max_words + 1 and greedy is None
     _, alone, _ = draw(captioner, images[2:3], seeds[2:3], config)
-    assert torch.equal(together[2, :, : alone.shape[2]], alone[0]), "dropout must be off, and the neighbours no matter"
+    assert torch.equal(together[2, :, : alone.shape[2]], alone[0])
+    assert modes and not any(modes), "captions are drawn in evaluation mode"
     _, other, _ = draw(captioner, images[2:3], [5], config)
     assert other.shape != alone.shape or not torch.equal(other, alone)
     assert captioner.training and captioner.decoder.training
+
+
+def test_a_part_of_a_step_counts_by_its_pictures(start):
+    config = tiny(start=start, scorer="pilot", dropout=0.0)
+    captioner = first_captioner(config, CAPTIONS).train()
+    critic = SelfCritical(open_split(config, "train", 16).captions, captioner.vocabulary, config)
+    images, tickets = torch.randn(2, 3, 64, 64), torch.tensor([[0, 1], [5, 2]])
+    whole, half = (critic(captioner, images, tickets, config, None, weights)[0] for weights in ((1, 1), (3, 0.5)))
+    assert whole != 0
+    torch.testing.assert_close(half, whole / 2)
 
 
 def test_a_frozen_encoder_runs_once(start, monkeypatch):

@@ -56,7 +56,8 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
 
     Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
     """
-    weights = accelerator.get_state_dict(model)
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+    weights = get_model_state_dict(model, options=_whole())
     tensors = _moments(model, optimizer) | _random_states(accelerator)
     failed = None
     if accelerator.is_main_process:

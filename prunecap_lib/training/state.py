@@ -68,7 +68,8 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
 
     Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
     """
-    weights = accelerator.get_state_dict(kept)
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+    weights = get_model_state_dict(kept, options=_whole())
     tensors = _moments(model, optimizer) | _random_states(accelerator)
     if kept is not model:
         tensors |= {f"trained.{name}": p.detach().cpu().contiguous() for name, p in _trained(accelerator, model)}

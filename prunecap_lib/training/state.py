@@ -68,8 +68,7 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
 
     Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
     """
-    from torch.distributed.checkpoint.state_dict import get_model_state_dict
-    weights = get_model_state_dict(kept, options=_whole())
+    weights = whole_weights(kept)
     tensors = _moments(model, optimizer) | _random_states(accelerator)
     if kept is not model:
         tensors |= {f"trained.{name}": p.detach().cpu().contiguous() for name, p in _trained(accelerator, model)}
@@ -82,6 +81,12 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
         except CheckpointError as error:
             failed = error
     raise_together(accelerator, failed)
+
+
+def whole_weights(model) -> dict[str, Tensor]:
+    """All weights, gathered where processes shard them; nothing but in the main process. To be called in all."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+    return get_model_state_dict(model, options=_whole())
 
 
 def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: TrainConfig, place: Place) -> None:

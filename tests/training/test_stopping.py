@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, cli, costs, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError, TrainingStopped
-from prunecap_lib.training import loop, monitor, state, stopping
+from prunecap_lib.training import loop, state, stopping
 from prunecap_lib.training.log import Log
-from prunecap_lib.training.monitor import CLOCKS, Monitor
+from prunecap_lib.training.monitor import CLOCKS
 from prunecap_lib.training.stopping import StopSignals
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def test_a_second_signal_acts_at_once(monkeypatch):
 
 
 def test_the_command_ends_with_the_signals_status(monkeypatch, capsys):
-    def stopped(config):
+    def stopped(config, **more):
         raise TrainingStopped("stopped at step 3 of 8", signal.SIGTERM)
 
     monkeypatch.setattr("prunecap_lib.cli.train.train", stopped)
@@ -175,7 +175,7 @@ def test_fp16_needs_a_gpu(tmp_path, monkeypatch):
 
 
 def test_out_of_memory_names_what_fits(monkeypatch, capsys):
-    def full(config):
+    def full(config, **more):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("prunecap_lib.cli.train.train", full)
@@ -203,19 +203,3 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path, monkeypatch):
     log = Log(tmp_path / "metrics.jsonl", 0)
     log.write(step=1), log.write(step=2)
     assert 0 <= log.lines[0]["seconds"] <= log.lines[1]["seconds"] < 60
-
-
-def test_the_monitor_tells_waiting_from_working():
-    now = [0.0]
-    watch = Monitor(8, clock=lambda: now[0])
-
-    def batches():
-        for _ in range(4):
-            now[0] += 1  # a second to load, three to train
-            yield object()
-
-    for _ in watch.watch(batches()):
-        now[0] += 3
-        watch.step()
-    assert watch.figures() == {"pictures_per_second": 2.0, "data_wait": 0.25}
-    assert monitor.CLOCKS == ("seconds", *watch.figures())

@@ -75,11 +75,11 @@ def kill_once(config: TrainConfig, chance: random.Random) -> dict:
     return {"killed": alive, "from_step": before, "checkpoint": saved_step(folder), "left_behind": left}
 
 
-def full_disk(folder: Path) -> dict:
+def full_disk(folder: Path, config: TrainConfig) -> dict:
     """Write checkpoints to a disk that holds one but not two; then make it larger and go on."""
     disk = folder / "disk"
     disk.mkdir()
-    config = replace(CONFIG, out=str(disk / "run"))
+    config = replace(config, out=str(disk / "run"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)], check=True)
     try:
         told = None
@@ -99,6 +99,7 @@ def full_disk(folder: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of eight steps, each of which is saved")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--disk-full", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -107,8 +108,8 @@ def main() -> None:
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        config = replace(CONFIG, out=str(folder / "killed"))
-        whole = in_child(replace(CONFIG, out=str(folder / "whole")))
+        config = replace(CONFIG, epochs=options.epochs, out=str(folder / "killed"))
+        whole = in_child(replace(config, out=str(folder / "whole")))
         whole.join()
         expected, kills, ends = weights(folder / "whole"), [], []
         while sum(kill["killed"] for kill in kills) < options.times:
@@ -124,7 +125,7 @@ def main() -> None:
         ends.append(weights(config.folder))
         report = {"kills": kills, "same_weights": [end == expected for end in ends]}
         if options.disk_full and os.geteuid() == 0:
-            report["disk_full"] = full_disk(folder)
+            report["disk_full"] = full_disk(folder, config)
             report["disk_full"]["same_weights"] = report["disk_full"].pop("weights") == expected
     report["provenance"] = provenance() | {"seed": options.seed}
     write_json(options.out, report)

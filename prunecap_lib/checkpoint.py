@@ -77,8 +77,8 @@ def write(folder: Path, captioner, *, half: bool = False, signature: str = "",
     config = captioner.config
     if config.schedule != "auto" or captioner.encoder.pays is None:  # it may have been set later
         config = replace(config, schedule=captioner.encoder.schedule)
-    state = {key: value.detach().cpu() for key, value in (weights or captioner.state_dict()).items()
-             if not packaged(key, config)}
+    weights = captioner.state_dict() if weights is None else weights
+    state = {key: value.detach().cpu() for key, value in weights.items() if not packaged(key, config)}
     if config.tie_weights:
         del state["decoder.output.weight"]
     if half:

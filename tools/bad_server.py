@@ -46,6 +46,7 @@ class BadServer:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
+        self.http.handle_error = lambda *_: None  # clients that are killed are its business
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -79,8 +80,8 @@ def _answer(request: BaseHTTPRequestHandler, server: BadServer, fault) -> None:
         return
     request.send_response(206 if start else 200)
     if start:
-        first = start - 1 if fault == "other-range" else start
-        request.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+        start -= fault == "other-range"
+        request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
     if fault == "chunked":
         request.send_header("Connection", "close")
         request.close_connection = True

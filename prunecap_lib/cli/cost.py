@@ -27,12 +27,15 @@ examples:
   prunecap cost --checkpoint photos-lite0 --time --json
 """
 
+COCO_WORDS = 10_000
+"""About as many words of COCO's training captions are seen five times or more (Karpathy & Fei-Fei 2015)."""
+
 
 @dataclass(frozen=True)
 class CostCommand:
     checkpoint: str | None = None
     """A name under data/checkpoints, or a checkpoint's folder."""
-    preset: Literal["seed"] | None = None
+    preset: Literal["seed", "recommended"] | None = None
     """Sizes of the presentation that began this course; taken where no checkpoint is given."""
     encoder: str | None = None
     """Another encoder in the preset's place: 'vit', 'convnext', or one of timm's."""
@@ -154,9 +157,13 @@ def model_of(command: CostCommand):
         config = TrainConfig(**same | dict(max_words=captioner.config.max_length - 2,
                                            vocabulary_size=len(captioner.vocabulary)) | training)
         return command.checkpoint, captioner, config
-    config = TrainConfig.seed_preset(**training)
-    if command.encoder is not None:
-        config = replace(config, encoder=command.encoder, image_size=None)
+    if command.preset == "recommended":
+        named = {} if command.encoder is None else {"encoder": command.encoder}
+        config = TrainConfig.recommended(**named, **training | {"vocabulary_size": COCO_WORDS})
+    else:
+        config = TrainConfig.seed_preset(**training)
+        if command.encoder is not None:
+            config = replace(config, encoder=command.encoder, image_size=None)
     if command.image_size is not None:
         config = replace(config, image_size=command.image_size)
     if command.vocabulary_size is not None:

@@ -12,6 +12,7 @@ from ..costs.room import out_of_memory
 from ..errors import TrainingError
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
+from ..training.progress import scores
 from .options import parse
 
 DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/, metrics.jsonl, curves.png and samples/; the same
@@ -23,11 +24,11 @@ examples:
   prunecap train --encoder vit --schedule 0.7@2,4/key_norm --out runs/vit-inside
   PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
-  torchrun --nproc_per_node 8 -m prunecap_lib train --batch-size 32 --out runs/eight-gpus
   prunecap train --preset recommended --encoder convnext_tiny --root photos/coco --out runs/coco
   prunecap train --start runs/vit/checkpoint --objective self_critical --lr 1e-4 --epochs 5 --encoder vit \
       --out runs/vit-self-critical
   prunecap train --preset seed --root photos/coco --out runs/seed
+  torchrun --nproc_per_node 8 -m prunecap_lib train --batch-size 32 --out runs/eight-gpus
 """
 
 
@@ -58,15 +59,12 @@ def main(argv: list[str]) -> None:
     last = [line for line in result.history if "val_loss" in line][-1]
     cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
     print(f"{result.out / 'checkpoint'}: {cider}validation loss {last['val_loss']:.3f}, "
-          f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min")
-
-
-def leave_processes() -> bool:
-    """Part from the other processes of the run, if any. Is this the one that speaks for all?"""
-    speaks = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return speaks
+          f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min; drawn in "
+          f"{result.out / 'curves.png'}")
+    if (result.out / "best").exists():
+        captions = config.caption_every > 0
+        found = max(scores(result.history, config))
+        print(f"{result.out / 'best'}: " + (f"CIDEr-D {found:.3f}" if captions else f"validation loss {-found:.3f}"))
 
 
 def with_preset(argv: list[str]) -> TrainCommand:
@@ -88,3 +86,11 @@ def families() -> str:
     lines = [f"  {name:11} --encoder {family.encoder:44} inside: --schedule {family.schedule}"
              for name, family in FAMILIES.items()]
     return "\n".join(["", "one of each family for --preset recommended, and a schedule to train it under:", *lines, ""])
+
+
+def leave_processes() -> bool:
+    """Part from the other processes of the run, if any. Is this the one that speaks for all?"""
+    speaks = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return speaks

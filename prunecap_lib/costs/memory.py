@@ -205,7 +205,8 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(captioner.parameters(), config.clip)
         optimizer.step()
-        return live.peak
+        # the moving average is a copy of the weights that is there all the time
+        return live.peak + (sum(tensor.nbytes for tensor in captioner.parameters()) if config.ema else 0)
 
 
 @contextmanager

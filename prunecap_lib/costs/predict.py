@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import InputError
 from ..training import TrainConfig
@@ -147,12 +148,16 @@ def step_seconds(limit: float, kernels: int, share: Interval, exchanged: float =
     return max(fast, exchanged), slow + exchanged
 
 
+@lru_cache(maxsize=16)
 def step_operations(config: TrainConfig, *, batch_size: int | None = None, device: str = "cuda",
-                    **settings) -> tuple[list[Operation], int]:
-    """What one training step does, and the most bytes it holds. Arguments: see ``training_memory``."""
+                    **settings) -> tuple[tuple[Operation, ...], int]:
+    """What one training step does, and the most bytes it holds. Arguments: see ``training_memory``.
+
+    Remembered, because other GPUs are asked about the same step.
+    """
     counted = Operations()
     memory = training_memory(config, batch_size=batch_size, device=device, watch=counted, **settings)
-    return counted.done, memory
+    return tuple(counted.done), memory
 
 
 def predict(config: TrainConfig, device: Device, *, vocabulary_size: int | None = None, batch_size: int | None = None,

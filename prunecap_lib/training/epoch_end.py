@@ -10,6 +10,7 @@ from .config import TrainConfig
 from .log import Log
 from .processes import is_sharded, raise_together
 from .progress import keep, out_of_patience
+from .state import whole_weights
 from .tracking import Tracker
 from .validation import caption_score, validate
 
@@ -33,7 +34,7 @@ class EpochEnd:
         if every and (epoch % every == 0 or epoch == self.config.epochs):
             found["cider"] = caption_score(captioner, self.captioned, self.config)
         self.log.write(step=step, epoch=epoch, **found)
-        weights, failed = self.accelerator.get_state_dict(kept), None
+        weights, failed = whole_weights(kept), None
         if self.accelerator.is_main_process:
             try:
                 keep(captioner, self.log.lines, epoch, self.config, weights)

@@ -68,7 +68,7 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
 
     Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
     """
-    weights = accelerator.get_state_dict(kept)
+    weights = whole_weights(kept)
     tensors = _moments(model, optimizer) | _random_states(accelerator)
     if kept is not model:
         tensors |= {f"trained.{name}": p.detach().cpu().contiguous() for name, p in _trained(accelerator, model)}
@@ -81,6 +81,12 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
         except CheckpointError as error:
             failed = error
     raise_together(accelerator, failed)
+
+
+def whole_weights(model) -> dict[str, Tensor]:
+    """All weights, gathered where processes shard them; nothing but in the main process. To be called in all."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+    return get_model_state_dict(model, options=_whole())
 
 
 def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: TrainConfig, place: Place) -> None:
@@ -165,9 +171,9 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
         accelerator.scaler.load_state_dict(state["scaler"])
     index = accelerator.process_index
     if index < state["processes"]:
-        torch.set_rng_state(tensors["rng.cpu"][index])
+        torch.set_rng_state(tensors["rng.cpu"][index].clone())  # torch crashes on a view that starts later
         if "rng.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["rng.cuda"][index])
+            torch.cuda.set_rng_state(tensors["rng.cuda"][index].clone())
     else:
         torch.manual_seed(hash((config.seed, state["step"], index)) & 0x7FFFFFFF)
 

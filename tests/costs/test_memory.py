@@ -7,7 +7,7 @@ import torch
 
 from prunecap_lib import TrainConfig, VisualTokens
 from prunecap_lib.costs import largest_batch, training_memory
-from prunecap_lib.costs.memory import RESERVE, LiveBytes, measured_memory
+from prunecap_lib.costs.memory import RESERVE, LiveBytes, measured_memory, training_outline
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
@@ -64,6 +64,11 @@ def test_a_step_holds_weights_gradients_and_two_moments_at_least():
     parameters = sum(p.numel() for p in training_outline(TINY, 60).parameters())
     assert training_memory(TINY) > 4 * 4 * parameters
     assert training_memory(replace(TINY, freeze_encoder=True)) < 4 * 4 * parameters
+
+
+def test_a_moving_average_is_one_more_copy():
+    weights = sum(4 * p.numel() for p in training_outline(TINY, TINY.vocabulary_size).parameters())
+    assert training_memory(replace(TINY, ema=0.99)) - training_memory(TINY) == pytest.approx(weights, rel=0.01)
 
 
 def test_a_gpu_keeps_no_attention_weights():

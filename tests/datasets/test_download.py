@@ -96,10 +96,11 @@ def test_slow_and_stalled_servers(web, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["no-range", "other-range", 416, "chunked"])
-def test_servers_that_do_ranges_their_own_way(web, tmp_path, fault):
+def test_servers_that_do_ranges_their_own_way(web, tmp_path, fault, capsys):
     server, coco = web
     server.faults = [None, None, 5000, fault]
     get_coco(tmp_path, coco, **QUICK)
+    assert "wrong checksum" not in capsys.readouterr().err  # noticed before all of it was fetched
     assert found(tmp_path / "train2017") == {
         Path(name).name: data for name, data in FILES[2017].items() if name.startswith("train2017")}
 
@@ -349,6 +350,17 @@ def test_what_is_somebodys_own_work_stays(web, tmp_path):
     with pytest.raises(InputError, match="train2017: 1 pictures, but train2017.zip holds 6"):
         get_coco(tmp_path, coco, **QUICK)
     assert found(tmp_path).keys() == {"train2017/note.txt", "train2017/000000000001.jpg"} and server.asked == []
+
+
+def test_a_text_file_of_ones_own_stays(web, tmp_path):
+    server, coco = web
+    own = tmp_path / "annotations" / "captions_val2017.json"
+    own.parent.mkdir()
+    own.write_bytes(FILES[2017]["annotations/captions_val2017.json"].replace(b"picture 8", b"my picture 8"))
+    before = own.read_bytes()
+    for _ in range(2):
+        get_coco(tmp_path, coco, pictures=False, **QUICK)
+        assert own.read_bytes() == before and len(server.asked) == 1
 
 
 def test_a_lost_text_file_comes_back_and_a_changed_one_is_named(web, tmp_path):

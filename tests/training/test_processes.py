@@ -22,7 +22,7 @@ from prunecap_lib.training.start import new_captioner
 ROOT = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(limit=40, batch_size=4, epochs=10, image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0,
                    captions_per_image=2, val_limit=9, log_every=1, precision="fp32", progress=False)
-NOISY = replace(TINY, epochs=2, dropout=0.3, augment=True, scorer="random")
+NOISY = replace(TINY, epochs=2, dropout=0.3, augment=True, scorer="random", ema=0.9, keep_last=1)
 RUNS = {"trained": TINY, "frozen": replace(TINY, freeze_encoder=True), "noisy": NOISY, "stopped": NOISY,
         "nan": replace(NOISY, epochs=1)}
 EXTRA = {"stopped": {"interrupt": 3}, "nan": {"poison": 2}}

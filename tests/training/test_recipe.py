@@ -16,6 +16,7 @@ from prunecap_lib.reports import evaluate
 from prunecap_lib.training import epoch_end, loop
 from prunecap_lib.training.batches import open_split
 from prunecap_lib.training.progress import epochs_kept, is_best, scores
+from prunecap_lib.training.start import new_captioner
 from prunecap_lib.training.validation import writing
 
 
@@ -52,6 +53,15 @@ def test_the_average_is_kept_validated_and_returned(tmp_path, unbroken):
     kept = folders(unbroken.out)
     assert list(kept) == ["checkpoint", "best", "epoch_003", "epoch_004"]
     assert same(kept["checkpoint"], weights(unbroken.captioner)) and same(kept["checkpoint"], kept["epoch_004"])
+
+
+def test_the_encoder_learns_at_its_own_rate(tmp_path):
+    config = recipe(tmp_path, ema=0.0, encoder_lr=1e-9, epochs=1, keep_last=0)
+    torch.manual_seed(config.seed)
+    before = new_captioner(config, open_split(config, "train", config.limit).captions).state_dict()
+    moved = {key: (value - before[key]).abs().max() for key, value in train(config).captioner.state_dict().items()}
+    assert max(value for key, value in moved.items() if key.startswith("encoder.")) < 1e-7
+    assert moved["projection.linear.weight"] > 1e-4
 
 
 @pytest.mark.parametrize("stop", [3, 5, 6])

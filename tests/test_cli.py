@@ -138,7 +138,7 @@ def test_features_are_forecast_then_built_then_trained_on(capsys, folder, tmp_pa
     assert status == 0 and "48 tokens of 64, 128 channels" in out and "12.7 kB a picture" in out
     assert not (tmp_path / "features").exists()
     status, out, _ = run(capsys, *command)
-    stored = tmp_path / "features" / "scenes-train-vit-64-whole-key_norm-0.25"
+    stored = tmp_path / "features" / "scenes-train-vit-64-key_norm-0.25"
     assert status == 0 and f"features: {stored}" in out and (stored / "x.bin").stat().st_size == 8 * 48 * 128 * 2
     before = (stored / "x.bin").stat().st_mtime_ns
     assert run(capsys, *command)[0] == 0 and (stored / "x.bin").stat().st_mtime_ns == before

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, train
+from prunecap_lib.datasets.shard_build import ShardSettings, build_shards
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.text import PAD
 from prunecap_lib.training.batches import Batches, open_split
@@ -23,16 +24,26 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(limit=40, batch_size=4, epochs=10, image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0,
                    captions_per_image=2, val_limit=9, log_every=1, precision="fp32", progress=False)
 NOISY = replace(TINY, epochs=2, dropout=0.3, augment=True, scorer="random", ema=0.9, keep_last=1)
-RUNS = {"trained": TINY, "frozen": replace(TINY, freeze_encoder=True), "noisy": NOISY, "stopped": NOISY,
-        "nan": replace(NOISY, epochs=1)}
+RUNS = {"trained": TINY, "frozen, from shards": replace(TINY, freeze_encoder=True, dataset="shards"), "noisy": NOISY,
+        "stopped": NOISY, "nan": replace(NOISY, epochs=1)}
 EXTRA = {"stopped": {"interrupt": 3}, "nan": {"poison": 2}}
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    for split, n in (("train", TINY.limit), ("val", TINY.val_limit)):
+        build_shards(open_split(TINY, split, n), folder, ShardSettings(side=32, per_shard=16), progress=False,
+                     say=lambda line: None)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, shards):
     """What two processes wrote: one folder a run. All in one launch, for starting is what takes time."""
     folder = tmp_path_factory.mktemp("two")
-    runs = [asdict(replace(config, out=str(folder / name))) | EXTRA.get(name, {}) for name, config in RUNS.items()]
+    runs = [asdict(replace(config, out=str(folder / name), root=shards)) | EXTRA.get(name, {})
+            for name, config in RUNS.items()]
     (folder / "runs.json").write_text(json.dumps(runs))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend",
@@ -58,9 +69,9 @@ def check_close(first, second, within=1e-4):
         assert all(abs(one[key] - other[key]) <= within for key in one), (one, other)
 
 
-@pytest.mark.parametrize("name", ["trained", "frozen"])
-def test_two_processes_have_the_losses_of_one(two, tmp_path, name):
-    train(replace(RUNS[name], batch_size=8, out=str(tmp_path)))
+@pytest.mark.parametrize("name", ["trained", "frozen, from shards"])
+def test_two_processes_have_the_losses_of_one(two, shards, tmp_path, name):
+    train(replace(RUNS[name], batch_size=8, root=shards, out=str(tmp_path)))
     found, expected = lines(two / name), lines(tmp_path)
     assert sum("loss" in line for line in found) == 50
     check_close([line for line in found if "loss" in line], [line for line in expected if "loss" in line])

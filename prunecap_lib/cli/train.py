@@ -25,7 +25,7 @@ examples:
   PRUNECAP_PHOTOS=photos prunecap train --dataset flickr8k --encoder tf_efficientnet_lite0@last_stage \\
       --encoder-weights package --freeze-encoder --cache-features --out runs/photos
   prunecap train --preset recommended --encoder convnext_tiny --root photos/coco --out runs/coco
-  prunecap train --start runs/vit/checkpoint --objective self_critical --lr 1e-4 --epochs 5 --encoder vit \
+  prunecap train --start runs/vit/checkpoint --objective self_critical --lr 1e-4 --epochs 5 --encoder vit \\
       --out runs/vit-self-critical
   prunecap train --preset seed --root photos/coco --out runs/seed
   torchrun --nproc_per_node 8 -m prunecap_lib train --batch-size 32 --out runs/eight-gpus

@@ -14,7 +14,7 @@ class FeaturesCommand:
     """Encode every picture of a split once, for training with --freeze-encoder --cache-features. Says first how much
     disk and time that takes. A run that was stopped goes on with the same command."""
 
-    dataset: Literal["scenes", "flickr8k", "coco"] = "scenes"
+    dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     split: str = "train"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""

@@ -2,10 +2,10 @@
 nobody touched.
 
 Every kill falls at a random moment of training or of writing a checkpoint; the same run is then started again. Prints
-what each kill found, and writes data/results/kills.json. ``--disk-full`` (root only: it mounts a small tmpfs) also
-fills the disk while a checkpoint is written.
+what each kill found. ``--disk-full`` (root only: it mounts a small tmpfs) also fills the disk while a checkpoint is
+written.
 
-    python benchmarks/kills.py --times 20
+    python benchmarks/kills.py --times 20 --disk-full --json data/results/kills.json
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import random
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.errors import CheckpointError
 from prunecap_lib.reports import provenance, write_json
 
-RESULTS = Path(__file__).resolve().parent.parent / "data" / "results" / "kills.json"
 CONFIG = TrainConfig(limit=32, batch_size=4, epochs=8, image_size=32, d_model=16, layers=1, heads=2, ffn=32,
                      val_limit=4, captions_per_image=2, dropout=0.2, scorer="random", augment=True, precision="fp32",
                      log_every=1, save_steps=1, progress=False)
@@ -44,7 +44,7 @@ def weights(folder: Path) -> str:
 def saved_step(folder: Path) -> int:
     """The step of the checkpoint that a run would go on from; 0 where there is none."""
     for name in ("checkpoint", ".checkpoint.previous"):
-        if (folder / name / "state.json").exists():
+        with suppress(FileNotFoundError):  # not there, or just being swapped by the run that is watched
             return json.loads((folder / name / "state.json").read_text())["step"]
     return 0
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of eight steps, each of which is saved")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--disk-full", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--json", type=Path, help="write what was found here")
     options = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order: weights can then be compared to the last bit
     chance = random.Random(options.seed)
@@ -128,7 +128,8 @@ def main() -> None:
             report["disk_full"] = full_disk(folder, config)
             report["disk_full"]["same_weights"] = report["disk_full"].pop("weights") == expected
     report["provenance"] = provenance() | {"seed": options.seed}
-    write_json(options.out, report)
+    if options.json:
+        write_json(options.json, report)
     writing = sum(".checkpoint.partial" in kill["left_behind"] for kill in kills)
     print(f"{len(kills)} kills, {writing} of them while a checkpoint was written; the weights of the unbroken run: "
           f"{all(report['same_weights'])}", report.get("disk_full", ""))

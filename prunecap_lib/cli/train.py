@@ -10,6 +10,7 @@ import torch
 
 from ..costs.room import out_of_memory
 from ..errors import TrainingError
+from ..reports import processes
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
 from ..training.progress import scores
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
         result = train(config, after_epoch=RunFigures(config, command.draw))
     except torch.OutOfMemoryError as error:
         raise TrainingError(out_of_memory(config)) from error
-    if not leave_processes():
+    if not processes().is_main_process:
         return
     last = [line for line in result.history if "val_loss" in line][-1]
     cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
@@ -86,11 +87,3 @@ def families() -> str:
     lines = [f"  {name:11} --encoder {family.encoder:44} inside: --schedule {family.schedule}"
              for name, family in FAMILIES.items()]
     return "\n".join(["", "one of each family for --preset recommended, and a schedule to train it under:", *lines, ""])
-
-
-def leave_processes() -> bool:
-    """Part from the other processes of the run, if any. Is this the one that speaks for all?"""
-    speaks = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return speaks

@@ -6,12 +6,12 @@
 Under ``accelerate launch`` or ``torchrun`` the processes share the pictures, and find what one process finds.
 """
 
-from .captions import Looks, caption_split, processes, split_accuracy
+from .captions import Looks, caption_split, part_at_exit, processes, split_accuracy
 from .coco_results import check_ids, ids_of_files, read_captions, write_results
 from .files import provenance, write_json, write_rows
 from .html import write_html
 from .scores import dealt_to_others, evaluate, mean, score_split
 
-__all__ = ["Looks", "caption_split", "check_ids", "dealt_to_others", "evaluate", "ids_of_files", "mean", "processes",
-           "provenance", "read_captions", "score_split", "split_accuracy", "write_html", "write_json", "write_results",
-           "write_rows"]
+__all__ = ["Looks", "caption_split", "check_ids", "dealt_to_others", "evaluate", "ids_of_files", "mean", "part_at_exit",
+           "processes", "provenance", "read_captions", "score_split", "split_accuracy", "write_html", "write_json",
+           "write_results", "write_rows"]

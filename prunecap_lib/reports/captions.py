@@ -7,9 +7,11 @@ picture, not on what was captioned before.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,7 +29,16 @@ def processes():
     from accelerate import PartialState
 
     # patience: the others wait while the main process builds a cache of features
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
+    if state.num_processes > 1:
+        part_at_exit()
+    return state
+
+
+@lru_cache(maxsize=1)
+def part_at_exit() -> None:
+    """Part from the other processes before Python ends: one that is still connected then may abort."""
+    atexit.register(lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group())
 
 
 class Looks:

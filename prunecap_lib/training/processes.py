@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError, PrunecapError
+from ..reports import part_at_exit
 from .config import TrainConfig
 from .tracking import accelerator_settings
 
@@ -44,6 +45,8 @@ def start_accelerator(config: TrainConfig):
         if is_sharded(accelerator) and getattr(config, name) != off:
             raise InputError(f"{name} {getattr(config, name)} needs the whole captioner in each process, and FSDP "
                              f"shards it; leave {name} {off}, or train without FSDP")
+    if accelerator.num_processes > 1:
+        part_at_exit()
     return accelerator
 
 

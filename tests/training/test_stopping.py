@@ -105,7 +105,7 @@ def test_save_steps_bounds_what_an_interruption_loses(tmp_path, monkeypatch, unb
 
 
 def test_kill_nine(tmp_path):
-    command = [sys.executable, "benchmarks/kills.py", "--times", "2", "--epochs", "2", "--out",
+    command = [sys.executable, "benchmarks/kills.py", "--times", "2", "--epochs", "2", "--json",
                str(tmp_path / "kills.json")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

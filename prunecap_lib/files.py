@@ -5,6 +5,7 @@ Everything goes into a hidden sibling first; only when it is complete do two ren
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -98,3 +99,12 @@ def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
         except OSError as error:
             say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
         yield
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

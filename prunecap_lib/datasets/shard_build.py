@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 
 from ..errors import InputError, PictureError, PrunecapError
-from ..files import locked, write_text
+from ..files import file_sha256, locked, write_text
 from .base import CaptionDataset
-from .shard_index import INDEX, Index, Plan, Shard, ShardSettings, file_sha256, parse_index, read_plan, split_folder
+from .shard_index import INDEX, Index, Plan, Shard, ShardSettings, parse_index, read_plan, split_folder
 from .workers import end_with_parent
 
 _AT_ONCE = 16  # pictures that a worker hands over together

@@ -8,7 +8,6 @@ which tar each JPEG begins.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -115,15 +114,6 @@ def parse_index(text: str | bytes, place: str | Path) -> Index:
             raise
         raise InputError(f"shard index {place} is damaged or none of `prunecap data shards` ({error!r}); "
                          "run that command again") from error
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def split_folder(split: str) -> str:

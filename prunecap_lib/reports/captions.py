@@ -86,7 +86,7 @@ def caption_split(captioner: Captioner, dataset: CaptionDataset, *, batch_size: 
                   **settings) -> dict[int | str, Caption]:
     """A caption for every picture: image_id -> Caption, in the data set's order.
 
-    Of several processes, each captions every so-manieth batch, and all return the same: what one process returns.
+    Of n processes, each captions every n-th batch, and all return the same: what one process returns.
 
     Args:
         seed: of the scorer 'random'.

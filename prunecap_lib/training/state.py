@@ -7,7 +7,6 @@ process (``rng.cpu`` [P, bytes]), and, where the checkpoint holds their moving a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from .. import checkpoint
 from ..errors import CheckpointError
 from ..evaluation.reward import reward_signature
-from ..files import replace_folder
+from ..files import file_sha256, replace_folder
 from .config import TrainConfig
 from .processes import raise_together
 
@@ -49,8 +48,7 @@ def start_fingerprint(config: TrainConfig) -> str | None:
     """What the run started from, in 16 hex digits: the weights of ``config.start``, which are the teacher's."""
     if config.start is None:
         return None
-    with (checkpoint.find(config.start) / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_sha256(checkpoint.find(config.start) / "model.safetensors")[:16]
 
 
 def signature(config: TrainConfig) -> str:

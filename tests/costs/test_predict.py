@@ -70,7 +70,8 @@ def test_the_largest_batch_fits_by_the_rules_of_the_device():
     config = replace(TINY, image_size=128, precision="bf16")
     room = training_memory(config, batch_size=20)
     small = replace(SLOW, memory=RESERVE + room)
-    one, two, cpu = predict(config, small), predict(config, small, gpus=2), predict(config, replace(small, kernels="cpu"))
+    one, two = (predict(config, small, gpus=gpus) for gpus in (1, 2))
+    cpu = predict(config, replace(small, kernels="cpu"))
     assert one.batch == 20 > max(two.batch, cpu.batch) and max(two.memory, cpu.memory) <= room
     assert predict(TINY, SLOW, gpus=2, batch_size=4).memory - predict(TINY, SLOW, batch_size=4).memory == (
         4 * trained_parameters(TINY))

@@ -131,10 +131,11 @@ class Vocabulary:
         if not path.is_file():
             raise MissingFileError(f"vocabulary {path} is missing; a checkpoint folder holds it, or build one")
         try:
-            words = json.loads(path.read_text(encoding="utf-8"))["words"]
+            return cls(json.loads(path.read_text(encoding="utf-8"))["words"])
         except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise InputError(f"vocabulary {path} is not a JSON file with a list \"words\" ({error})") from error
-        return cls(words)
+        except InputError as error:
+            raise InputError(f"file {path}: {error}") from error
 
 
 def pad_batch(rows: Sequence[Sequence[int]]) -> Tensor:

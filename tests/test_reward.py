@@ -35,6 +35,23 @@ def test_the_reward_is_pycocoevalcaps_cider(said, end):
     assert (got[:, 1] > 1).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_reward_is_pycocoevalcaps_cider_for_random_captions(seed):
+    """Few words, so that n-grams repeat; one to four references, some captions empty, some words in no reference."""
+    from pycocoevalcap.cider.cider_scorer import CiderScorer
+
+    rng = np.random.default_rng(seed)
+    references = [[list(rng.choice(list("abcdef"), rng.integers(1, 12))) for _ in range(rng.integers(1, 5))]
+                  for _ in range(40)]
+    captions = [list(rng.choice(list("abcdefz"), rng.integers(0, 20))) for _ in references]
+    scorer = CiderScorer()
+    for caption, picture in zip(captions, references, strict=True):
+        scorer += (" ".join(caption), [" ".join(words) for words in picture])
+    got = CiderD(references)(range(40), [[caption] for caption in captions])[:, 0]
+    np.testing.assert_allclose(got, scorer.compute_score()[1], atol=1e-9)
+    assert got.max() > 0.5
+
+
 def test_the_reward_counts_ids_as_it_counts_words():
     number = {word: i for i, word in enumerate(sorted({word for picture in WORDS for words in picture
                                                        for word in words}))}

@@ -57,6 +57,9 @@ def test_bad_input_is_named(tmp_path):
         Vocabulary.load(tmp_path / "no.json")
     with pytest.raises(InputError, match="broken.json"):
         Vocabulary.load(tmp_path / "broken.json")
+    (tmp_path / "other.json").write_text('{"words": ["a", "cat"]}')
+    with pytest.raises(InputError, match="other.json: .*first four"):
+        Vocabulary.load(tmp_path / "other.json")
     with pytest.raises(InputError, match="twice"):
         Vocabulary([*SPECIALS, "cat", "cat"])
     with pytest.raises(InputError, match="no words"):

@@ -28,7 +28,8 @@ examples:
 """
 
 COCO_WORDS = 10_000
-"""About as many words of COCO's training captions are seen five times or more (Karpathy & Fei-Fei 2015)."""
+"""About as many words are seen five times or more in COCO's training captions: 8,791 in those of 82,783 pictures
+(Karpathy & Fei-Fei 2015), 10,010 in those of the Karpathy split (Anderson et al. 2018)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class CostCommand:
     checkpoint: str | None = None
     """A name under data/checkpoints, or a checkpoint's folder."""
     preset: Literal["seed", "recommended"] | None = None
-    """Sizes of the presentation that began this course; taken where no checkpoint is given."""
+    """Sizes and training of the presentation that began this course ('seed', taken where no checkpoint is given), or of
+    what prunecap train recommends."""
     encoder: str | None = None
     """Another encoder in the preset's place: 'vit', 'convnext', or one of timm's."""
     image_size: int | None = None
@@ -88,6 +90,7 @@ class CostCommand:
 
 def main(argv: list[str]) -> None:
     command = tyro.cli(CostCommand, args=argv, prog="prunecap cost", description=DESCRIPTION)
+    check_options(command)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
     from ..costs import break_even, latency, ledger
     from ..reports import provenance
@@ -128,6 +131,14 @@ def main(argv: list[str]) -> None:
         from .figures import save
         save(lambda: plot_ledger(found, name), command.figure, title=f"Operations of {name}",
              description=describe_ledger(found))
+
+
+def check_options(command: CostCommand) -> None:
+    """Raises InputError for an option that nothing would follow."""
+    for option in ("gpus", "batch_size", "pictures", "price", "measured_rate"):
+        if command.gpu is None and (value := getattr(command, option)) != getattr(CostCommand, option):
+            raise InputError(f"{option.replace('_', ' ')} {value} is of a training that --gpu predicts, and no gpu is "
+                             "named; add --gpu h100, say, or leave it out")
 
 
 def parse_memory(text: str) -> int:

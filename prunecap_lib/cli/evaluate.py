@@ -61,8 +61,9 @@ class EvaluateCommand:
     """Write the report, with all captions, as JSON."""
     results: Path | None = None
     """Write the captions in COCO's results format, as pycocotools and the COCO server take them. The server wants
-    the file's name to be captions_SPLIT_NAME_results.json, like captions_val2014_prunecap_results.json. For pictures
-    without references, like test2014, see prunecap caption --results."""
+    the file's name to be captions_SPLIT_NAME_results.json, like captions_val2014_prunecap_results.json, and in it all
+    pictures of val2014, of which Karpathy's splits are parts. For pictures without references, like test2014, or for
+    all of a folder, see prunecap caption --results."""
     html: Path | None = None
     """Write a page with every picture, its captions and its score, to search and to sort: into a folder, or to a
     file that ends in .html, with a folder of small pictures beside it."""

@@ -44,13 +44,14 @@ def prediction_table(rows: list[dict], words: str, *, pictures: int, rate: float
     """The rows as lines, with the sentences that they need."""
     from ..costs.predict import GIB, LAUNCH
     fits = [row for row in rows if "misfit" not in row]
+    width = max(len(row["gpu"]) for row in rows)
     priced = any(row["cost_an_epoch"] for row in fits)
     gpus = max((row["gpus"] for row in fits), default=1)
     lines = [f"predicted: {pictures:,} pictures an epoch" + (f", on {gpus} GPUs" if gpus > 1 else "") + f" ({words}):",
-             f"  {'':10} {'tokens':10} {'batch':>6} {'memory':>9} {'pictures a second':>19} {'hours an epoch':>15}"
+             f"  {'':{width}} {'tokens':10} {'batch':>6} {'memory':>9} {'pictures a second':>19} {'hours an epoch':>15}"
              + (f" {'cost an epoch':>15}" if priced else "")]
     for row in rows:
-        start = f"  {row['gpu']:10} {row['tokens']:10}"
+        start = f"  {row['gpu']:{width}} {row['tokens']:10}"
         if "misfit" in row:
             lines.append(f"{start} does not fit")
             continue
@@ -61,11 +62,12 @@ def prediction_table(rows: list[dict], words: str, *, pictures: int, rate: float
     if not fits:
         return lines
     low, high = min(row["device"]["share"][0] for row in fits), max(row["device"]["share"][1] for row in fits)
-    rests = f"the measured rate of {rate / 1e12:g} TFLOP/s" if rate else (
-        f"peak rates of data sheets ('here': measured), of which training is taken to reach {low:.0%} to {high:.0%}, "
-        f"and {1e6 * LAUNCH[0]:.0f} to {1e6 * LAUNCH[1]:.0f} µs to issue an operation")
+    rests = f"and on the measured rate of {rate / 1e12:g} TFLOP/s" if rate else (
+        "on the peak rates of data sheets ('here': measured just now), and on an assumption: that training reaches "
+        f"{low:.0%} to {high:.0%} of what these allow, as in benchmarks/predict.py, and takes {1e6 * LAUNCH[0]:.0f} to "
+        f"{1e6 * LAUNCH[1]:.0f} µs to issue an operation")
     loading = "" if "features stored" in words else (
         f"Pictures are taken to be there: loaders must deliver up to "
         f"{max(row['pictures_a_second'][1] for row in fits):,.0f} a second. ")
     return [*lines, "This is a prediction; no GPU was asked. It rests on the operations and bytes of one training "
-            f"step, counted, and on {rests}.", f"{loading}Validation is not in it."]
+            f"step, counted, {rests}.", f"{loading}Validation is not in it."]

@@ -35,7 +35,8 @@ def this_machine(*, side: int | None = None, numbers: int | None = None, turns: 
     half, full = rate(torch.bfloat16), rate(torch.float32)
     memory = torch.cuda.get_device_properties(device).total_memory if gpu else \
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    name = torch.cuda.get_device_name() if gpu else f"this CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name() if gpu else f"this CPU, {threads} thread{'s' if threads > 1 else ''}"
     return Device(name, memory, half=half, tf32=full, fp32=full, bandwidth=bandwidth,
                   share=SHARE if gpu else CPU_SHARE, kernels=device.type)
 

@@ -91,38 +91,40 @@ class UnfusedAttention(TorchFunctionMode):
 
 
 def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
-                    device: str = "cuda", fused: bool = True, watch: TorchDispatchMode | None = None) -> int:
+                    device: str = "cuda", processes: int = 1, fused: bool = True,
+                    watch: TorchDispatchMode | None = None) -> int:
     """Most bytes that tensors hold at any moment of training: weights, gradients, AdamW's state, activations.
 
     Args:
         vocabulary_size: entries of the vocabulary; None: the config's.
-        batch_size: pictures; None: the config's. Every caption is taken to be ``max_words`` long.
+        batch_size: pictures a process; None: the config's. Every caption is taken to be ``max_words`` long.
         device: "cuda" or "cpu", whose kernels and rules are followed. None of it need be here.
+        processes: that share the work, each with the whole captioner (FSDP is not predicted).
         fused: attention by kernels that never hold its weights, as torch has them since 2.0.
         watch: sees every operation of the step, from the first of the forward pass to the optimizer's last.
 
     Raises InputError where the config names no vocabulary_size, and for an unknown device.
     """
     return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
-                        fake=True, fused=fused, watch=watch)
+                        processes, fake=True, fused=fused, watch=watch)
 
 
 def measured_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
                     fused: bool = True) -> int:
     """The same count over a real training step on this CPU: what ``training_memory`` is checked against."""
     return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, "cpu",
-                        fake=False, fused=fused)
+                        1, fake=False, fused=fused)
 
 
 def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int | None = None,
-                  reserve: int = RESERVE, fused: bool = True) -> int:
-    """The largest batch that trains on a GPU of ``gpu_memory`` bytes; 0 where not one picture does.
+                  reserve: int = RESERVE, device: str = "cuda", processes: int = 1, fused: bool = True) -> int:
+    """The largest batch a process that trains on a GPU of ``gpu_memory`` bytes; 0 where not one picture does.
 
     Memory grows almost linearly with the batch. A line through two sizes gives a first answer, and the answer is
     moved until it fits and the next larger batch does not.
     """
     size, room = _vocabulary_size(config, vocabulary_size), gpu_memory - reserve
-    memory = partial(_told, config, size, fused=fused)
+    memory = partial(_told, config, size, device=device, processes=processes, fused=fused)
     few, many = 128, 256  # so many that activations and not AdamW's step make the peak
     slope = max(1.0, (memory(many) - memory(few)) / (many - few))
     fits, over = 0, None
@@ -140,9 +142,9 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
 
 
 @lru_cache(maxsize=256)
-def _told(config: TrainConfig, vocabulary_size: int, batch: int, *, fused: bool) -> int:
-    """On a GPU; remembered, because other GPUs are asked about the same batches."""
-    return _step_memory(config, vocabulary_size, batch, "cuda", fake=True, fused=fused)
+def _told(config: TrainConfig, vocabulary_size: int, batch: int, *, device: str, processes: int, fused: bool) -> int:
+    """Remembered, because other GPUs are asked about the same batches."""
+    return _step_memory(config, vocabulary_size, batch, device, processes, fake=True, fused=fused)
 
 
 def _vocabulary_size(config: TrainConfig, given: int | None) -> int:
@@ -167,7 +169,7 @@ def trained_parameters(config: TrainConfig, vocabulary_size: int | None = None) 
     return sum(p.numel() for p in captioner.parameters() if p.requires_grad)
 
 
-def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, *, fake: bool,
+def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, *, fake: bool,
                  fused: bool, watch: TorchDispatchMode | None = None) -> int:
     """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
     if device not in ("cuda", "cpu"):
@@ -180,6 +182,8 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         live = modes.enter_context(LiveBytes())
         modes.enter_context(NoNumbers())
         captioner = captioner.to_empty(device="cpu").train()
+        if config.tie_weights:  # which to_empty undoes
+            captioner.decoder.output.weight = captioner.decoder.embedding.words.weight
         fit_to_machine(captioner, replace(config, compile=False))
         for tensor in (*captioner.parameters(), *captioner.buffers()):
             live.add(tensor)
@@ -191,10 +195,12 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-        optimizer.zero_grad()
+        if config.accumulate == 1:  # or else the gradients of a step's first part are there while the next is computed
+            optimizer.zero_grad()
         if device == "cuda":
             captioner.encoder.few = batch  # a GPU encodes all pictures at once
-        ids = torch.full((batch * config.captions_per_image, config.max_words + 2), BOS)
+        captions = config.samples if config.self_critical else config.captions_per_image
+        ids = torch.full((batch * captions, config.max_words + 2), BOS)
         side = captioner.encoder.image_size
         images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)
         modes.enter_context(watch or nullcontext())
@@ -205,8 +211,11 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(captioner.parameters(), config.clip)
         optimizer.step()
-        # the moving average is a copy of the weights that is there all the time
-        return live.peak + (sum(tensor.nbytes for tensor in captioner.parameters()) if config.ema else 0)
+        # There all the time, and not made here: the moving average, the teacher, and the gradients on their way to
+        # other processes, of which DistributedDataParallel keeps copies of its own.
+        weights = sum(tensor.nbytes for tensor in captioner.parameters())
+        trained = sum(tensor.nbytes for tensor in captioner.parameters() if tensor.requires_grad)
+        return live.peak + weights * (bool(config.ema) + config.taught) + trained * (processes > 1)
 
 
 @contextmanager

@@ -21,10 +21,10 @@ from .operations import Operation, Operations, total_flops
 
 GIB = 2**30
 SHARE = (0.45, 0.9)
-"""What training reaches of the limit, at least and at most. Fifteen published training rates on an RTX 3090 (timm's,
-in 16 bits: ViT, ConvNeXt, Swin and PoolFormer of 6 to 304 million parameters) lie at 0.65 to 0.90 of what is told for
-them here, and at 0.20 to 0.63 of the peak FLOP/s; NVIDIA's of ViT-g/14 at 0.58 on eight A100 and 0.47 on eight H100.
-``benchmarks/predict.py`` has them one by one."""
+"""What training reaches of the limit, at least and at most. All 24 training rates of plain ViT, ConvNeXt, Swin and
+PoolFormer that timm has published for an RTX 3090 (in 16 bits, at 224 pixels, of 6 to 1,013 million parameters) lie
+at 0.64 to 0.90 of what is told for them here, and at 0.20 to 0.68 of the peak FLOP/s; NVIDIA's of ViT-g/14 at 0.58 on
+eight A100 and 0.47 on eight H100. ``benchmarks/predict.py`` has them one by one."""
 
 LAUNCH = (5e-6, 20e-6)
 """Seconds in which the host issues one operation, at least and at most, when it runs as eager PyTorch: a step of many
@@ -175,9 +175,9 @@ def predict(config: TrainConfig, device: Device, *, vocabulary_size: int | None 
     check_counts(gpus=gpus, **{} if batch_size is None else {"batch_size": batch_size})
     if rate is not None and not rate > 0:
         raise InputError(f"a measured rate of {rate} FLOP/s cannot be; it must be above 0")
-    settings = dict(vocabulary_size=vocabulary_size, fused=fused)
+    settings = dict(vocabulary_size=vocabulary_size, device=device.kernels, processes=gpus, fused=fused)
     batch = batch_size or largest_batch(config, device.memory, **settings)
-    operations, memory = step_operations(config, batch_size=batch or 1, device=device.kernels, **settings)
+    operations, memory = step_operations(config, batch_size=batch or 1, **settings)
     if memory + RESERVE > device.memory:
         raise DoesNotFit(f"{device.name}: a batch of {batch or 1} takes {memory / GIB:.1f} GiB, and "
                          f"{(device.memory - RESERVE) / GIB:.1f} of {device.memory / GIB:.0f} are free for it; " + (

@@ -20,8 +20,11 @@ def out_of_memory(config: TrainConfig, memory: int | None = None) -> str:
     Args: memory: bytes of the GPU, or of the machine where there is none; None: of the one that is here.
     """
     memory = memory or memory_here()
-    size = vocabulary_size(config)
-    fits, lean = (largest_batch(replace(config, checkpoint_activations=on), memory, vocabulary_size=size)
+    here = dict(vocabulary_size=vocabulary_size(config), device="cuda" if torch.cuda.is_available() else "cpu",
+                processes=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
+    # A step in parts holds gradients while it computes others, so what is told to fit must fit so.
+    parts = replace(config, accumulate=max(config.accumulate, 2))
+    fits, lean = (largest_batch(replace(parts, checkpoint_activations=on), memory, **here)
                   for on in (config.checkpoint_activations, True))
     told = f"out of memory: {config.batch_size} pictures together, on {memory / 1e9:.1f} GB; by estimate "
     told += f"{fits} fit" if fits else "not even one fits"
@@ -38,9 +41,11 @@ def out_of_memory(config: TrainConfig, memory: int | None = None) -> str:
 
 
 def vocabulary_size(config: TrainConfig) -> int:
-    """How many entries the run's vocabulary has."""
+    """How many entries the run's vocabulary has; of byte pairs, how many it may have."""
     if config.start is not None:
         return len(Captioner.load(config.start).vocabulary)
+    if config.tokenizer == "bpe":
+        return config.vocabulary_size
     captions = open_split(config, "train", config.limit).captions
     return len(Vocabulary.build((caption for row in captions for caption in row), min_count=config.min_count,
                                 max_size=config.vocabulary_size))

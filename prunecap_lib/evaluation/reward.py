@@ -34,7 +34,7 @@ def length_penalty(difference):
 
 
 class CiderD:
-    """CIDEr-D (Vedantam et al. 2015, section 4 and equation 7) against the references of known pictures.
+    """CIDEr-D (Vedantam et al. 2015, equation 4) against the references of known pictures.
 
     Args:
         references: references[i] are those of picture i, each a sequence of words, or of ids.
@@ -86,12 +86,13 @@ def _similarity(said: tuple[dict, list[float], int], truth: tuple[dict, list[flo
 
 
 def reward_signature(*, eos: bool, baseline: str, samples: int) -> str:
-    """How a run's rewards were made, in the form of SacreEOS (Hu et al. 2023), and by which words.
+    """How a run's rewards were made, in the form of SacreEOS (Hu et al. 2023); by which words, in place of its version.
 
     >>> reward_signature(eos=True, baseline="others", samples=5)
     'STANDARD_wInit+Cider-D[n4,s6.0]+average[nspi5]+words[prunecap]'
 
-    "average" is the mean of a picture's samples. "wInit": ``<eos>`` counts in the word weights as it does in captions.
+    "average" is the mean of a picture's samples. "wInit": word weights come from references given before, in which
+    ``<eos>`` is a word where it is one in captions ("STANDARD").
     """
     return (f"{'STANDARD' if eos else 'NO<EOS>'}_wInit+Cider-D[n{ORDERS},s{LENGTH_SIGMA}]"
             f"+{'average' if baseline == 'others' else baseline}[nspi{samples}]+words[prunecap]")

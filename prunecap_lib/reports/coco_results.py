@@ -66,8 +66,8 @@ def read_captions(path: str | Path, dataset: CaptionDataset) -> dict[ImageId, st
         raise InputError(f"captions file {path}: not a list of {{\"image_id\": ..., \"caption\": ...}} as COCO's "
                          f"results are, nor a report of prunecap evaluate --out ({error!r})") from error
     if len(found) < len(rows):
-        raise InputError(f"captions file {path}: {len(rows) - len(found)} pictures are captioned twice; "
-                         "leave one caption for each")
+        raise InputError(f"captions file {path}: {len(rows) - len(found)} captions are of pictures that have "
+                         "one already; leave one for each")
     missing = [id for id in dataset.image_ids if str(id) not in found]
     if missing:
         raise InputError(f"captions file {path}: no caption for image {missing[0]} ({len(missing)} of {len(dataset)} "

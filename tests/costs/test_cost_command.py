@@ -83,6 +83,7 @@ def test_gpus_that_are_not_here(capsys, model):
     _, out, _ = run(capsys, *asked)
     assert "predicted: 1,000 pictures an epoch" in out and "This is a prediction; no GPU was asked." in out
     assert out.count("all tokens      8") == 2 and "cost an epoch" in out
+    assert "peak rates of data sheets" in out and "an assumption: that training reaches 45% to 90%" in out
     rows = json.loads(run(capsys, *asked, "--json")[1])["predicted"]["rows"]
     assert [(row["gpu"], row["tokens"]) for row in rows] == [
         (gpu, tokens) for gpu in ("h100", "rtx4090") for tokens in ("all tokens", "pruned")]
@@ -123,6 +124,9 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--gpu", "h100", "--pictures", "0"], "pictures is 0"),
     (["--checkpoint", "MODEL", "--gpu", "h100", "--batch-size", "0"], "batch_size is 0"),
     (["--checkpoint", "MODEL", "--gpu", "h100", "--measured-rate", "0"], "rate of 0"),
+    (["--checkpoint", "MODEL", "--gpus", "8"], "gpus 8 is of a training that --gpu predicts"),
+    (["--checkpoint", "MODEL", "--price", "2"], "add --gpu h100"),
+    (["--checkpoint", "MODEL", "--batch-size", "64"], "batch size 64"),
     (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "outside 1..24"),
     (["--encoder", "vit", "--cache-features"], "freeze_encoder"),
     (["--encoder", "convnext", "--scorer", "cls_attention"], "no attention weights"),

@@ -62,7 +62,8 @@ def test_results_come_back(coco, tmp_path):
     ("[]", "no caption for image 2000000 .10 of 10"),
     ("{}", "not a list"), ("[1]", "not a list"), ("not JSON", "not a list"), ('{"captions": []}', "not a list"),
     ('[{"image_id": 1, "caption": null}]', "not a list"),
-    ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]', "1 pictures are captioned twice"),
+    ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]',
+     "1 captions are of pictures that have one already"),
 ])
 def test_other_files_are_refused(coco, tmp_path, content, says):
     (tmp_path / "results.json").write_text(content)

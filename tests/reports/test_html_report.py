@@ -77,6 +77,8 @@ def test_the_page_is_well_formed_and_holds_the_figures_as_they_are(page):
     parser.close()
     assert parser.open == [] and parser.seen.count("script") == 2 and parser.seen.count("title") == 1
     assert "<title>runs/&lt;model&gt; on few &lt;test&gt;</title>" in text
+    # without scripts: what it is, and why nothing more is to be seen
+    assert '<h1 id="title">runs/&lt;model&gt; on few &lt;test&gt;</h1>' in text and text.count("<noscript>") == 2
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
     assert {row["id"]: row["caption"] for row in data["rows"]} == TEXTS
     assert [row["references"] for row in data["rows"]] == Few.captions

@@ -14,7 +14,7 @@ import torch
 from prunecap_lib import Captioner
 from prunecap_lib.cli import main
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.reports import caption_split, captions, split_accuracy
+from prunecap_lib.reports import caption_split, captions, dealt_to_others, split_accuracy
 
 
 def as_process(monkeypatch, index, count):
@@ -49,6 +49,17 @@ def test_noise_depends_on_the_seed_alone(captioner, dataset):
     assert said(caption_split(captioner, dataset, seed=3)) == first
     assert said(caption_split(captioner, dataset, seed=4)) != first
     assert split_accuracy(captioner, dataset, seed=3) == split_accuracy(captioner, dataset, seed=3)
+
+
+def test_captions_come_in_the_data_sets_order(captioner, dataset):
+    assert list(caption_split(captioner, dataset, batch_size=4)) == dataset.image_ids
+
+
+def test_nobody_is_dealt_their_own_caption():
+    captions = {i: f"caption {i}" for i in range(50)}
+    dealt = dealt_to_others(captions, seed=1)
+    assert sorted(dealt.values()) == sorted(captions.values()) and all(dealt[i] != captions[i] for i in captions)
+    assert dealt == dealt_to_others(captions, seed=1) != dealt_to_others(captions, seed=2)
 
 
 def test_every_batch_has_noise_of_its_own(captioner, dataset):

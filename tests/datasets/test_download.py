@@ -149,6 +149,14 @@ def test_wrong_bytes_are_fetched_once_more(web, tmp_path, capsys):
     assert "wrong checksum" in capsys.readouterr().err and len(server.asked) == 4
 
 
+def test_a_mirror_with_wrong_bytes_gives_way_to_the_next_place(web, tmp_path):
+    server, coco = web
+    server.files |= {f"/bad{path}": data[:-1] + b"?" for path, data in server.files.items()}
+    get_coco(tmp_path, coco, mirrors=(f"{server.url}/bad",), pictures=False, **QUICK)
+    name = "/annotations/annotations_trainval2017.zip"
+    assert [path for path, _ in server.asked if path in server.files] == [f"/bad{name}", name]
+
+
 def test_wrong_bytes_twice_are_not_kept(web, tmp_path):
     server, coco = web
     server.files[TRAIN] = server.files[TRAIN][:-1] + b"?"
@@ -290,10 +298,10 @@ def test_takes_zips_that_are_there(web, tmp_path):
 
 @pytest.mark.parametrize("change, says", [
     (lambda path: path.rename(path.with_name("train2017 (1).zip")),
-     r"no train2017.zip, but .*train2017 \(1\).zip.*; was it renamed\?"),
+     r"no train2017.zip, but .*train2017 \(1\).zip.*\. Was it renamed\? Or fetch it from"),
     (lambda path: path.write_bytes(path.read_bytes()[:-5]), "bytes, but train2017.zip has .* cut short"),
     (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), "its SHA-256 is .* damaged or another file"),
-    (lambda path: (path.unlink(), path.with_suffix("").mkdir()), "but train2017, unpacked: name this folder as --root"),
+    (lambda path: (path.unlink(), path.with_suffix("").mkdir()), "but train2017, unpacked. Name this folder as --root"),
 ])
 def test_zips_that_are_there_are_checked(web, tmp_path, change, says):
     server, coco = web
@@ -363,6 +371,18 @@ def test_a_text_file_of_ones_own_stays(web, tmp_path):
         assert own.read_bytes() == before and len(server.asked) == 1
 
 
+def test_a_part_of_coco_is_not_taken_for_coco(web, tmp_path):
+    """Pictures and captions that agree with each other, but are fewer; also where only the pictures are asked for."""
+    server, coco = web
+    for name, data in bad_server.tiny_coco(2017, train=4, val=2).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    for text in (True, False):
+        with pytest.raises(InputError, match=r"4 captioned pictures where COCO has 6.*can be read as it is"):
+            get_coco(tmp_path, coco, text=text, **QUICK)
+    assert server.asked == []
+
+
 def test_a_lost_text_file_comes_back_and_a_changed_one_is_named(web, tmp_path):
     server, coco = web
     get_coco(tmp_path, coco, **QUICK)
@@ -375,9 +395,10 @@ def test_a_lost_text_file_comes_back_and_a_changed_one_is_named(web, tmp_path):
     assert other.read_text() == "{}"
 
 
-def test_check_reads_every_byte(web, tmp_path):
+def test_check_reads_every_byte(web, tmp_path, capsys):
     server, coco = web
     get_coco(tmp_path, coco, thorough=True, **QUICK)
+    assert "train2017.zip: 6 files compared" in capsys.readouterr().err
     picture = tmp_path / "val2017" / "000000000008.jpg"
     picture.write_bytes(picture.read_bytes()[:-1] + b"?")
     assert get_coco(tmp_path, coco, **QUICK) == []
@@ -464,7 +485,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     main(next_one)
     assert "coco-karpathy val: 1 pictures" in capsys.readouterr().out
     main(["data", "coco", "--root", str(root), "--split", "karpathy", "--check"])
-    assert "nothing to do, every byte compared" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "nothing to do" in out and "caption_datasets.zip: 1 files compared" in err
     with pytest.raises(SystemExit):
         main(["data", "coco", "--root", str(tmp_path / "new"), "--from", str(tmp_path / "nowhere")])
     err = capsys.readouterr().err

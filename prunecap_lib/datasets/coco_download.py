@@ -165,10 +165,10 @@ def _look(todo: list[Archive], source: Path) -> None:
     for archive in todo:
         if not (source / archive.name).is_file() and not _loose(archive, source):
             zips = ", ".join(sorted(path.name for path in source.glob("*.zip"))[:5]) or "no zip at all"
-            near = f"{archive.folder}, unpacked. Name this folder as --root" if (
-                archive.folder and (source / archive.folder).is_dir()) else f"{zips}. Was it renamed"
-            raise MissingFileError(f"folder {source}: no {archive.name}, but {near}? Or fetch it from {archive.page}, "
-                                   "or leave --from out and it is downloaded")
+            near = f"{archive.folder}, unpacked: name this folder as --root" if (
+                archive.folder and (source / archive.folder).is_dir()) else f"{zips} (renamed?)"
+            raise MissingFileError(f"folder {source}: no {archive.name}, but {near}. Or fetch it from {archive.page}; "
+                                   "without --from it is downloaded")
 
 
 def _check_space(todo: list[Archive], root: Path, downloads: bool) -> None:
@@ -190,14 +190,18 @@ def _check_space(todo: list[Archive], root: Path, downloads: bool) -> None:
                          "more files, however small; name a folder on another disk")
 
 
-def _count_once(coco: CocoFiles, root: Path, receipt: str, *parts: bool) -> None:
-    """Check the counts, and note that in ``.prunecap``: reading all captions takes seconds."""
+def _count_once(coco: CocoFiles, root: Path, receipt: str, karpathy: bool, pictures: bool, text: bool) -> None:
+    """Check the counts, and note that in ``.prunecap``: reading all captions takes seconds.
+
+    Without ``text`` the captions may come later, or be others: these are counted where they lie, each time.
+    """
     note = root / STATE / "counted"
     lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
-    if receipt not in lines:
-        _check_counts(coco, root, *parts)
-        with suppress(PrunecapError):  # where one may only read
-            write_text(note, "\n".join([*lines, receipt, ""]))
+    if receipt not in lines or not text:
+        _check_counts(coco, root, karpathy, pictures, text)
+        if text:
+            with suppress(PrunecapError):  # where one may only read
+                write_text(note, "\n".join([*lines, receipt, ""]))
 
 
 def _check_counts(coco: CocoFiles, root: Path, karpathy: bool, pictures: bool, text: bool) -> None:

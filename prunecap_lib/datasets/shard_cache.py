@@ -54,7 +54,8 @@ def fetch_index(address: str) -> bytes:
     try:
         answer = requests.get(url, timeout=_TIMEOUT)
     except requests.RequestException as error:
-        raise InputError(f"shard index {url}: no answer ({error}); check the address and the network") from error
+        raise InputError(f"shard index {url}: no answer ({type(error).__name__}); check the address and the "
+                         "network") from error
     if answer.status_code != 200:
         raise MissingFileError(f"shard index {url}: the server answers {answer.status_code}; check the address and the "
                                "split, or write the shards with `prunecap data shards` and put the folder there")
@@ -165,8 +166,8 @@ def _download(url: str, sha256: str, path: Path) -> None:
                                    "names it; put the whole folder there") from error
         raise InputError(f"shard {url}: the server answers {error.response.status_code}; try again later") from error
     except requests.RequestException as error:
-        raise InputError(f"shard {url}: fetching broke off ({error}); check the network, the same command goes on") \
-            from error
+        raise InputError(f"shard {url}: fetching broke off ({type(error).__name__}); check the network, the same "
+                         "command goes on") from error
     except ValueError as error:
         raise InputError(f"shard {url}: its checksum is not the one of {INDEX}; one of them is of another build. Put "
                          "the whole folder there again, as `prunecap data shards` wrote it") from error

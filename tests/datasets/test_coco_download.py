@@ -96,10 +96,10 @@ def test_takes_zips_that_are_there(web, tmp_path):
 
 @pytest.mark.parametrize("change, says", [
     (lambda path: path.rename(path.with_name("train2017 (1).zip")),
-     r"no train2017.zip, but .*train2017 \(1\).zip.*\. Was it renamed\? Or fetch it from"),
+     r"no train2017.zip, but .*train2017 \(1\).zip.*\(renamed\?\)\. Or fetch it from"),
     (lambda path: path.write_bytes(path.read_bytes()[:-5]), "bytes, but train2017.zip has .* cut short"),
     (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), "its SHA-256 is .* damaged or another file"),
-    (lambda path: (path.unlink(), path.with_suffix("").mkdir()), "but train2017, unpacked. Name this folder as --root"),
+    (lambda path: (path.unlink(), path.with_suffix("").mkdir()), "but train2017, unpacked: name this folder as --root"),
 ])
 def test_zips_that_are_there_are_checked(web, tmp_path, change, says):
     server, coco = web

@@ -104,6 +104,19 @@ def test_save_steps_bounds_what_an_interruption_loses(tmp_path, monkeypatch, unb
     check_same(train(replace(config, save_steps=None)), unbroken)
 
 
+def test_a_validation_that_was_not_saved_is_told_once(tmp_path, unbroken):
+    """The checkpoint is of the epoch's last step; the run ends after its validation was logged, before it is saved."""
+    config = replace(TINY, out=str(tmp_path), save_steps=4)
+
+    def cut(captioner, lines):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, after_epoch=cut)
+    assert "val_loss" in (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
+    check_same(train(config), unbroken)
+
+
 def test_kill_nine(tmp_path):
     command = [sys.executable, "benchmarks/kills.py", "--times", "2", "--epochs", "2", "--json",
                str(tmp_path / "kills.json")]

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -74,7 +74,8 @@ def write_text(path: str | Path, text: str) -> None:
             os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise CheckpointError(f"could not write {path}: {error.strerror or error}; free some space or choose "
                               "another place") from error
 
@@ -83,7 +84,8 @@ def write_text(path: str | Path, text: str) -> None:
 def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
     """Alone with what the lock file stands for: waits, and says so, while another process holds it.
 
-    The lock ends with the process, however it ends. Where the file system keeps no locks, that is said.
+    The lock ends with the process, however it ends. Where the file system keeps no locks, that is said. Raises OSError
+    where the lock file cannot be written.
     """
     try:
         import fcntl
@@ -98,7 +100,12 @@ def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                # Closing is not enough: a process that was forked meanwhile has the file open, too.
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def file_sha256(path: Path) -> str:

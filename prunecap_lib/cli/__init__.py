@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nprunecap: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
-        print("\nstopped; a training run or a download goes on with the same command", file=sys.stderr)
+        print("\nstopped; training and `prunecap data` go on with the same command", file=sys.stderr)
         sys.exit(130)
 
 

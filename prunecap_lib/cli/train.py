@@ -63,9 +63,9 @@ def main(argv: list[str]) -> None:
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min; drawn in "
           f"{result.out / 'curves.png'}")
     if (result.out / "best").exists():
-        captions = config.caption_every > 0
         found = max(scores(result.history, config))
-        print(f"{result.out / 'best'}: " + (f"CIDEr-D {found:.3f}" if captions else f"validation loss {-found:.3f}"))
+        told = f"CIDEr-D {found:.3f}" if config.scored_every else f"validation loss {-found:.3f}"
+        print(f"{result.out / 'best'}: {told}")
 
 
 def with_preset(argv: list[str]) -> TrainCommand:
@@ -73,7 +73,10 @@ def with_preset(argv: list[str]) -> TrainCommand:
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in ("--preset", "--encoder", "--start"):
         reader.add_argument(option)
-    named = vars(reader.parse_known_args(argv)[0])
+    try:
+        named = vars(reader.parse_known_args(argv)[0])
+    except argparse.ArgumentError:  # an option without its value: the full parser says so
+        return TrainCommand()
     preset = named.pop("preset")
     given = {key: value for key, value in named.items() if value is not None}
     if preset not in ("seed", "recommended"):

@@ -90,7 +90,7 @@ def get_coco(root: str | Path, coco: CocoFiles, *, karpathy: bool = False, pictu
         pictures, text: which of both is wanted.
         source: a folder with the zips, which are then checked and used instead of a download.
         mirrors: addresses to ask before COCO's own.
-        thorough: compare every file that was unpacked here with its checksum.
+        thorough: compare every file that was unpacked here with its checksum, and say how many there were.
 
     Returns the names of the zips that were unpacked: none where everything was there. Raises: MissingFileError,
     InputError; what is whole by then stays.
@@ -103,11 +103,13 @@ def get_coco(root: str | Path, coco: CocoFiles, *, karpathy: bool = False, pictu
     if not todo and not any(_state(archive, root).exists() for archive in archives):
         count()  # all this works where one may only read
     else:
+        lock = root / STATE / "lock"
         try:
-            (root / STATE).mkdir(parents=True, exist_ok=True)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.touch()
         except OSError as error:
             raise disk_error(f"folder {root}", error) from error
-        with locked(root / STATE / "lock", say):
+        with locked(lock, say):
             todo = _todo(archives, root)
             for archive in archives:
                 if archive not in todo:  # stopped while it was tidying up
@@ -121,7 +123,8 @@ def get_coco(root: str | Path, coco: CocoFiles, *, karpathy: bool = False, pictu
             count()
     if thorough:
         for archive in archives:
-            check_bytes(archive, root, progress=progress)
+            say(f"{archive.name}: {check_bytes(archive, root, progress=progress):,} files compared with their checksums"
+                " (those that were unpacked here)")
     return [archive.name for archive in todo]
 
 
@@ -163,9 +166,9 @@ def _look(todo: list[Archive], source: Path) -> None:
         if not (source / archive.name).is_file() and not _loose(archive, source):
             zips = ", ".join(sorted(path.name for path in source.glob("*.zip"))[:5]) or "no zip at all"
             near = f"{archive.folder}, unpacked: name this folder as --root" if (
-                archive.folder and (source / archive.folder).is_dir()) else f"{zips}; was it renamed?"
-            raise MissingFileError(f"folder {source}: no {archive.name}, but {near} Fetch it from {archive.page}, or "
-                                   "leave --from out and it is downloaded")
+                archive.folder and (source / archive.folder).is_dir()) else f"{zips} (renamed?)"
+            raise MissingFileError(f"folder {source}: no {archive.name}, but {near}. Or fetch it from {archive.page}; "
+                                   "without --from it is downloaded")
 
 
 def _check_space(todo: list[Archive], root: Path, downloads: bool) -> None:
@@ -187,26 +190,29 @@ def _check_space(todo: list[Archive], root: Path, downloads: bool) -> None:
                          "more files, however small; name a folder on another disk")
 
 
-def _count_once(coco: CocoFiles, root: Path, receipt: str, *parts: bool) -> None:
-    """Check the counts, and note that in ``.prunecap``: reading all captions takes seconds."""
+def _count_once(coco: CocoFiles, root: Path, receipt: str, karpathy: bool, pictures: bool, text: bool) -> None:
+    """Check the counts, and note that in ``.prunecap``: reading all captions takes seconds.
+
+    Without ``text`` the captions may come later, or be others: these are counted where they lie, each time.
+    """
     note = root / STATE / "counted"
     lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
-    if receipt not in lines:
-        _check_counts(coco, root, *parts)
-        with suppress(PrunecapError):  # where one may only read
-            write_text(note, "\n".join([*lines, receipt, ""]))
+    if receipt not in lines or not text:
+        _check_counts(coco, root, karpathy, pictures, text)
+        if text:
+            with suppress(PrunecapError):  # where one may only read
+                write_text(note, "\n".join([*lines, receipt, ""]))
 
 
 def _check_counts(coco: CocoFiles, root: Path, karpathy: bool, pictures: bool, text: bool) -> None:
     """Read what is there with the reader that training uses. Raises InputError for a count that is not COCO's."""
-    if not text:
-        return
-    splits = {"train": coco.train, "val": coco.val}
-    for split, archive in splits.items():
+    for split, archive in {"train": coco.train, "val": coco.val}.items():
         file = root / "annotations" / f"captions_{split}{coco.year}.json"
+        if not text and not file.is_file():
+            continue
         _same_count(file, len(read_coco_files(file, root / archive.folder, split=split, check_images=pictures)),
                     archive.pictures)
-    if karpathy:
+    if karpathy and text:
         file = root / coco.karpathy.files[0]
         for split, count in zip(("train", "val", "test"), coco.karpathy_counts, strict=True):
             _same_count(file, len(read_karpathy(file, root, split, check_images=pictures)), count)
@@ -215,4 +221,5 @@ def _check_counts(coco: CocoFiles, root: Path, karpathy: bool, pictures: bool, t
 def _same_count(file: Path, found: int, count: int) -> None:
     if found != count:
         raise InputError(f"file {file}: {found:,} captioned pictures where COCO has {count:,}; it is another file of "
-                         "that name. Delete it and run the same command again")
+                         "that name, or a part of COCO. A part can be read as it is (--dataset coco); for all of COCO, "
+                         "move the file away and run the same command again")

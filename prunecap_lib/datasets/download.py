@@ -55,39 +55,43 @@ def fetch(archive: Archive, folder: Path, *, mirrors: tuple[str, ...] = (), wait
           progress: bool = True) -> Path:
     """The archive's zip in ``folder``: found whole, completed, or fetched; mirrors are asked before its own places.
 
-    A wrong checksum is fetched once more, whole. Only one process at a time may do this in a folder.
+    After a wrong checksum it is fetched once more, whole, from the next place or, without one, the same. Only one
+    process at a time may do this in a folder.
     Raises: MissingFileError where no place has the file; InputError for a wrong checksum or a full disk.
     """
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
     part = folder / f"{archive.name}.part"
-    said, silent, wrong = [], set(), 0
+    said, silent, wrong = [], set(), []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _take_up(folder, part, archive.size)
-        for url in places(archive, mirrors):
-            while urlsplit(url).netloc not in silent:
-                try:
-                    return Path(pooch.retrieve(
-                        url, known_hash=archive.sha256 and f"sha256:{archive.sha256}", fname=archive.name,
-                        path=folder, downloader=Resuming(archive, part, waits, progress)))
-                except _NotHere as problem:
-                    said.append(f"{url} ({problem})")
-                    if problem.silent:
-                        silent.add(urlsplit(url).netloc)
-                    break
-                except PrunecapError:
-                    raise
-                except ValueError as error:  # pooch has thrown the file away
-                    wrong += 1
-                    if wrong == 2:
-                        raise InputError(
-                            f"file {archive.name}: fetched twice, and both times its SHA-256 was not "
-                            f"{archive.sha256}; nothing was kept. The file at {url} is another one: name a mirror "
-                            f"(--mirror URL), or fetch it by hand from {archive.page} and give its folder "
-                            "(--from DIR)") from error
-                    say(f"{archive.name}: wrong checksum; fetching it once more, whole")
+        left = places(archive, mirrors)
+        while left:
+            url = left.pop(0)
+            if urlsplit(url).netloc in silent:
+                continue
+            try:
+                return Path(pooch.retrieve(
+                    url, known_hash=archive.sha256 and f"sha256:{archive.sha256}", fname=archive.name,
+                    path=folder, downloader=Resuming(archive, part, waits, progress)))
+            except _NotHere as problem:
+                said.append(f"{url} ({problem})")
+                if problem.silent:
+                    silent.add(urlsplit(url).netloc)
+            except PrunecapError:
+                raise
+            except ValueError as error:  # pooch has thrown the file away
+                wrong.append(url)
+                if len(wrong) == 2:
+                    raise InputError(
+                        f"file {archive.name}: fetched twice, and both times its SHA-256 was not {archive.sha256}; "
+                        f"nothing was kept. There is another file at {' and '.join(dict.fromkeys(wrong))}: name a "
+                        f"mirror (--mirror URL), or fetch it by hand from {archive.page} and give its folder "
+                        "(--from DIR)") from error
+                left.append(url)  # the bytes of two places, or a bad line, may have been at fault
+                say(f"{archive.name}: wrong checksum; fetching it once more, whole")
     except PrunecapError:
         raise
     except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..errors import InputError, MissingFileError, PrunecapError
 from ..pruning import prune_to_store
 from ..tokens import SIGNALS
 from .base import CaptionDataset, ImageId, read_json
+from .workers import prepared
 
 _META = "features.json"
 _FORMAT = 1
@@ -30,7 +32,7 @@ Pruned = tuple[str, float]
 
 def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encoder_print: str, *,
           pruned: Pruned | None, batch_size: int, workers: int, bf16: bool | None, progress: bool) -> None:
-    """Compute the tokens of all pictures into ``folder``; see ``FeatureCache.open_or_build``."""
+    """Compute the tokens of all pictures into ``folder``; see ``FeatureCache.open_or_build``. One process at a time."""
     from tqdm import tqdm
 
     device = next(encoder.parameters()).device
@@ -42,21 +44,18 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
             "shapes": {name: array.shape[1:] for name, array in arrays.items()},
             "checks": _checks(dataset, encoder), "image_ids": dataset.image_ids}
     partial, sizes = partial_folder(folder), row_bytes(meta)
-    _start(partial, meta)
+    _start(partial, meta, dataset, encoder)
     files = {name: (partial / f"{name}.bin").open("ab") for name in sizes}
     try:
-        _lock(files["x"], folder)
         # The arrays are written one after another, so a stop may leave them uneven: cut to whole rows.
         done = min(files[name].tell() // size for name, size in sizes.items())
         for name, file in files.items():
             file.truncate(done * sizes[name])
         _check_space(folder, sum(sizes.values()) * (len(dataset) - done), len(dataset) - done)
-        rest = torch.utils.data.Subset(pixels, range(done, len(dataset)))
-        # a generator of its own: a training run that builds its cache must be the run that finds it
-        loader = torch.utils.data.DataLoader(rest, batch_size, num_workers=workers, generator=torch.Generator())
+        batches = [list(range(at, min(at + batch_size, len(dataset)))) for at in range(done, len(dataset), batch_size)]
         with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
                   disable=not progress) as bar:
-            for images in loader:
+            for images in prepared(Batched(pixels), batches, workers):
                 arrays, _ = encode(encoder, images.to(device), bf16, pruned)
                 _check_range(arrays, encoder, dataset.image_ids[done : done + len(images)])
                 for name, array in arrays.items():
@@ -66,6 +65,7 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
                 bar.update(len(images))
         for file in files.values():
             file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave zeros under a good name
     except PrunecapError:  # a picture that cannot be read names itself
         raise
     except OSError as error:
@@ -109,10 +109,17 @@ def prefers_bf16(device: torch.device) -> bool:
         name in flags.read_text() for name in ("amx_bf16", "avx512_bf16"))
 
 
-def same_picture(dataset: CaptionDataset, encoder: torch.nn.Module, i: int, thumbnail: list[int]) -> bool:
-    """Does picture i still look like ``thumbnail``? Decoders of two machines differ by a step or so."""
-    new = _thumbnail(dataset, encoder, i)
-    return max(abs(a - b) for a, b in zip(new, thumbnail, strict=True)) <= 4
+def changed_picture(dataset: CaptionDataset, encoder: torch.nn.Module, checks: list) -> ImageId | None:
+    """The first picture of ``checks`` that no longer looks like it did. Ids do not tell Scenes of two seeds apart.
+
+    Decoders of two machines differ by a step or so: that much is allowed.
+    """
+    at = {id: i for i, id in enumerate(dataset.image_ids)}
+    for id, thumbnail in checks:
+        if id in at and max(abs(a - b) for a, b in zip(_thumbnail(dataset, encoder, at[id]), thumbnail,
+                                                       strict=True)) > 4:
+            return id
+    return None
 
 
 def read_meta(folder: Path) -> dict:
@@ -151,6 +158,16 @@ class Pixels(torch.utils.data.Dataset):
         return self.preprocessing(self.dataset.image(i))
 
 
+class Batched:
+    """The same, by lists of positions: [B, 3, S, S]."""
+
+    def __init__(self, pixels: Pixels):
+        self.pixels = pixels
+
+    def __getitem__(self, positions: list[int]) -> Tensor:
+        return torch.stack([self.pixels[i] for i in positions])
+
+
 @torch.inference_mode()
 def encode(encoder, images: Tensor, bf16: bool,
            pruned: Pruned | None = None) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
@@ -178,7 +195,7 @@ def encode(encoder, images: Tensor, bf16: bool,
     return arrays, tokens.grid
 
 
-def _start(partial: Path, meta: dict) -> None:
+def _start(partial: Path, meta: dict, dataset, encoder) -> None:
     """Make the folder, or take up the one that an earlier build of the same features left."""
     try:
         old = read_json(partial / _META)
@@ -186,7 +203,8 @@ def _start(partial: Path, meta: dict) -> None:
         old = {}
     new = json.loads(json.dumps(meta))
     same = all(old.get(key) == new[key] for key in ("format", "fingerprint", "pruned", "shapes"))
-    if not same or meta["image_ids"][: len(old["image_ids"])] != old["image_ids"]:
+    if not same or meta["image_ids"][: len(old["image_ids"])] != old["image_ids"] or changed_picture(
+            dataset, encoder, old["checks"]) is not None:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
     (partial / _META).write_text(json.dumps(meta), encoding="utf-8")
@@ -221,16 +239,3 @@ def _check_range(arrays: dict[str, np.ndarray], encoder, ids: list[ImageId]) -> 
             raise InputError(f"encoder {encoder.name}: its features ({name}) of image {ids[wrong.argmax()]} "
                              f"exceed {limit:.0f} or are no numbers, so 16 bits cannot hold them; "
                              "check its weights and preprocessing")
-
-
-def _lock(file, folder: Path) -> None:
-    """Two builders of one cache would write into each other's rows."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"feature cache {folder}: another process is building it; wait until it has "
-                         "finished, then run the same command again") from None

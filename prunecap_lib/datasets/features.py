@@ -19,18 +19,20 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import locked
 from ..tokens import VisualTokens
 from .base import CaptionDataset, ImageId
+from .download import say
 from .feature_build import (
     PLACES,
     Pruned,
     build,
+    changed_picture,
     dtype_of,
     fingerprint,
     partial_folder,
     read_meta,
     row_bytes,
-    same_picture,
 )
 
 
@@ -76,26 +78,30 @@ class FeatureCache:
             bf16: compute in bfloat16; by default where the processor has instructions for it.
             progress: show a bar with the time left.
 
-        A cache of more pictures than ``dataset`` has serves it too; one of its first pictures is continued.
+        A cache of more pictures than ``dataset`` has serves it too; one of its first pictures is continued. While
+        another process builds it, this one waits.
 
         Raises: InputError where the cache is of other weights, settings or pictures, where the disk is too
             small, or where features do not fit 16 bits.
         """
         folder = Path(folder) if folder is not None else default_folder(dataset, encoder, pruned)
         encoder_print = fingerprint(encoder)
-        if folder.exists():
-            meta = read_meta(folder)
-            _check_same(folder, meta, encoder_print, pruned, dataset, encoder)
-            if not set(dataset.image_ids) - set(meta["image_ids"]):
-                return cls(folder, dataset.image_ids)
-            if dataset.image_ids[: len(meta["image_ids"])] != meta["image_ids"]:
-                raise InputError(f"feature cache {folder}: made for other pictures than this {dataset.split} "
-                                 "split has; delete the folder or name another")
-            cls(folder)  # complete, or else it must not be built upon
-            shutil.rmtree(partial_folder(folder), ignore_errors=True)
-            folder.rename(partial_folder(folder))
-        build(folder, dataset, encoder, encoder_print, pruned=pruned, batch_size=batch_size, workers=workers, bf16=bf16,
-              progress=progress)
+        if not _serves(folder, encoder_print, pruned, dataset, encoder):  # finished ones may lie where one only reads
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                lock = folder.with_name(f".{folder.name}.lock")
+                lock.touch()
+            except OSError as error:
+                raise InputError(f"feature cache {folder}: {error.strerror or error}; see to the permissions, or name "
+                                 "another folder") from error
+            with locked(lock, say):
+                if not _serves(folder, encoder_print, pruned, dataset, encoder):
+                    if folder.exists():
+                        cls(folder)  # complete, or else it must not be built upon
+                        shutil.rmtree(partial_folder(folder), ignore_errors=True)
+                        folder.rename(partial_folder(folder))
+                    build(folder, dataset, encoder, encoder_print, pruned=pruned, batch_size=batch_size,
+                          workers=workers, bf16=bf16, progress=progress)
         return cls(folder, dataset.image_ids)
 
     def __len__(self) -> int:
@@ -137,18 +143,26 @@ def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module, pruned: Pr
     return data_folder() / "features" / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
-def _check_same(folder: Path, meta: dict, encoder_print: str, pruned: Pruned | None, dataset, encoder) -> None:
+def _serves(folder: Path, encoder_print: str, pruned: Pruned | None, dataset, encoder) -> bool:
+    """Are all features there? False where none are, or those of the first pictures. Raises InputError for others."""
+    if not folder.exists():
+        return False
+    meta = read_meta(folder)
     if meta["fingerprint"] != encoder_print:
         raise InputError(f"feature cache {folder}: made by an encoder with other weights or preprocessing "
                          f"than this {encoder.name}; delete the folder or name another")
     if (before := meta.get("pruned")) != (list(pruned) if pruned else None):
         raise InputError(f"feature cache {folder}: holds {_said(before)}, and asked for are {_said(pruned)}; delete "
                          "the folder or name another")
-    at = {id: i for i, id in enumerate(dataset.image_ids)}
-    for id, thumbnail in meta["checks"]:
-        if id in at and not same_picture(dataset, encoder, at[id], thumbnail):
-            raise InputError(f"feature cache {folder}: made from other pictures, image {id} has changed; "
-                             "delete the folder or name another")
+    if (id := changed_picture(dataset, encoder, meta["checks"])) is not None:
+        raise InputError(f"feature cache {folder}: made from other pictures, image {id} has changed; "
+                         "delete the folder or name another")
+    if not set(dataset.image_ids) - set(meta["image_ids"]):
+        return True
+    if dataset.image_ids[: len(meta["image_ids"])] != meta["image_ids"]:
+        raise InputError(f"feature cache {folder}: made for other pictures than this {dataset.split} "
+                         "split has; delete the folder or name another")
+    return False
 
 
 def _said(pruned: Sequence | None) -> str:

@@ -1,7 +1,8 @@
 """What happens to a long training when one picture of 100,000 cannot be read? Its neighbour in the batch stands in.
 
 Each such picture is named in a warning and counted, in all of a data loader's workers together; above a share, it is
-no accident any more, and training stops.
+no accident any more, and training stops. Several training processes count each for itself: in an epoch each sees its
+part of the pictures, and over epochs all of them.
 """
 
 from __future__ import annotations

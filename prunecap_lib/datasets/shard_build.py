@@ -24,7 +24,7 @@ from ..errors import InputError, PictureError, PrunecapError
 from ..files import file_sha256, locked, write_text
 from .base import CaptionDataset
 from .shard_index import INDEX, Index, Plan, Shard, ShardSettings, parse_index, read_plan, split_folder
-from .workers import end_with_parent
+from .workers import prepared
 
 _AT_ONCE = 16  # pictures that a worker hands over together
 _PROBES = 24  # pictures that the forecast is made from
@@ -158,7 +158,7 @@ class _ShardWriter:
             self.partial.unlink(missing_ok=True)
 
 
-class _Jpegs(torch.utils.data.Dataset):
+class _Jpegs:
     """Lists of positions -> lists of (position, JPEG or None, what there is to say of the picture)."""
 
     def __init__(self, dataset: CaptionDataset, settings: ShardSettings):
@@ -181,10 +181,7 @@ class _Jpegs(torch.utils.data.Dataset):
 def _samples(dataset, settings: ShardSettings, positions: list[int], workers: int) -> Iterator:
     """(position, JPEG or None, about it) for each position, in order."""
     lists = [positions[k : k + _AT_ONCE] for k in range(0, len(positions), _AT_ONCE)]
-    loader = torch.utils.data.DataLoader(_Jpegs(dataset, settings), sampler=lists, batch_size=None,
-                                         num_workers=workers, worker_init_fn=end_with_parent,
-                                         generator=torch.Generator())
-    for some in loader:
+    for some in prepared(_Jpegs(dataset, settings), lists, workers):
         yield from some
 
 

@@ -19,6 +19,7 @@ from .base import ImageId
 INDEX = "index.json"
 FORMAT = 1
 BLOCK = 512  # bytes of a tar's header and its unit
+WINDOW = 8  # shards whose pictures are shuffled together
 
 
 @dataclass(frozen=True)

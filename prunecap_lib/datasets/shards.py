@@ -19,11 +19,8 @@ from torch import Tensor
 from ..errors import InputError, MissingFileError
 from ..preprocessing import decode_image
 from .base import ImageId
-from .shard_cache import ShardCache, fetch_index, is_url
-from .shard_index import BLOCK, INDEX, Index, Shard, parse_index, split_folder
-
-WINDOW = 8  # shards whose pictures are shuffled together
-_OPEN = 2 * WINDOW  # files kept open: two windows meet in a batch
+from .shard_cache import IN_USE, ShardCache, fetch_index, is_url
+from .shard_index import BLOCK, INDEX, WINDOW, Index, Shard, parse_index, split_folder
 
 
 class LocalShards:
@@ -38,6 +35,9 @@ class LocalShards:
         except FileNotFoundError:
             raise MissingFileError(f"shard {self.folder / shard.name} not found, but {INDEX} beside it names it; "
                                    "copy it there, or run `prunecap data shards` again: it writes what lacks") from None
+
+    def ahead(self, shards: list[Shard]) -> None:
+        """They are here."""
 
 
 class ShardDataset:
@@ -55,6 +55,7 @@ class ShardDataset:
         self._shard = np.repeat(np.arange(len(counts)), counts)[:limit]
         self._offset = np.array([at for shard in index.shards for at in shard.offsets][:limit], np.int64)
         self._length = np.array([size for shard in index.shards for size in shard.lengths][:limit], np.int64)
+        self._sequence = list(range(len(counts)))  # shards as they will be read
         self._handles: OrderedDict[int, io.FileIO] = OrderedDict()
 
     def __len__(self) -> int:
@@ -84,10 +85,13 @@ class ShardDataset:
         return dict(zip(self.image_ids, self.captions, strict=True))
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """All positions once, shuffled, [n]: the shards, and then the pictures of ``WINDOW`` of them at a time."""
+        """All positions once, shuffled, [n]: the shards, and then the pictures of ``WINDOW`` of them at a time.
+
+        Shards at an address are from now on fetched ahead in this order.
+        """
         first = np.searchsorted(self._shard, np.arange(len(self.shards) + 1))
-        shards = [torch.arange(first[k], first[k + 1])
-                  for k in torch.randperm(len(self.shards), generator=generator).tolist()]
+        self._sequence = torch.randperm(len(self.shards), generator=generator).tolist()
+        shards = [torch.arange(first[k], first[k + 1]) for k in self._sequence]
         windows = [torch.cat(shards[k : k + WINDOW]) for k in range(0, len(shards), WINDOW)]
         return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
 
@@ -103,8 +107,11 @@ class ShardDataset:
             raise InputError(f"shard {file.name} has {size:,} bytes, the index says {shard.bytes:,}: it is cut short "
                              f"or of another build; {_REMEDY}")
         self._handles[k] = file
-        while len(self._handles) > _OPEN:
+        while len(self._handles) > IN_USE:
             self._handles.popitem(last=False)[1].close()
+        next_window = (self._sequence.index(k) // WINDOW + 1) * WINDOW
+        self._files.ahead([self.shards[j] for j in self._sequence[next_window : next_window + WINDOW]
+                           if j <= self._shard[-1]])  # a limit may leave the last ones out
         return file.fileno()
 
     def __getstate__(self) -> dict:

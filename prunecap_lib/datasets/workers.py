@@ -1,7 +1,8 @@
-"""What becomes of a data loader's workers when their process is killed? They go with it.
+"""How do several processes prepare data for one? And what becomes of them when it is killed, or when they fail?
 
-PyTorch's own watch does not see to that: a worker that still has data to hand over waits for a reader for ever, with
-its memory and whatever lock it has inherited.
+A worker goes with its parent. PyTorch's own watch does not see to that: a worker that still has data to hand over
+waits for a reader for ever, with its memory and whatever lock it has inherited. And what goes wrong in a worker is
+raised as it was there: PyTorch would put a worker's traceback into the message that is meant for people.
 """
 
 from __future__ import annotations
@@ -9,6 +10,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import PrunecapError
+
+
+def prepared(data: Any, keys: Sequence, workers: int) -> Iterator:
+    """``data[key]`` for each key, in order, by so many processes beside this one. Raises what ``data[key]`` raises."""
+    # a generator of its own: opening a loader must not disturb a run's random state
+    loader = torch.utils.data.DataLoader(_Told(data), sampler=keys, batch_size=None, num_workers=workers,
+                                         worker_init_fn=end_with_parent, generator=torch.Generator())
+    for one in loader:
+        if isinstance(one, PrunecapError):
+            raise one
+        yield one
 
 
 def end_with_parent(_worker: int = 0) -> None:
@@ -20,3 +38,16 @@ def end_with_parent(_worker: int = 0) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class _Told(torch.utils.data.Dataset):
+    """Data by key, and in place of an error's raising the error."""
+
+    def __init__(self, data: Any):
+        self.data = data
+
+    def __getitem__(self, key):
+        try:
+            return self.data[key]
+        except PrunecapError as error:
+            return error

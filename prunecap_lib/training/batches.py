@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ..captioner import Captioner
 from ..datasets import open_dataset
@@ -22,7 +21,7 @@ from ..datasets.base import CaptionDataset
 from ..datasets.decode import exact_pixels, fast_pixels
 from ..datasets.features import FeatureCache
 from ..datasets.readable import Readable
-from ..datasets.workers import end_with_parent
+from ..datasets.workers import prepared
 from ..errors import InputError
 from ..preprocessing import crop, draw_crops
 from ..text import BOS, PAD, Tokenizer, pad_batch
@@ -132,7 +131,7 @@ class Batches:
             images = crop(images, crops)
         return self.preprocessing.normalize(images), shown
 
-    def epoch(self, epoch: int, *, start: int = 0, shuffle: bool = True, drop_last: bool = True) -> DataLoader:
+    def epoch(self, epoch: int, *, start: int = 0, shuffle: bool = True, drop_last: bool = True) -> Iterator[Batch]:
         """This process's batches of one epoch from step ``start`` on, ``accumulate`` of them a step.
 
         The short last step is left out in training. Raises InputError where there are too few pictures for one.
@@ -152,9 +151,7 @@ class Batches:
         parts = range(self.process, self.parts, self.processes)
         keys = [Part(hash((self.config.seed, epoch, i)) & 0x7FFFFFFF, chunk, part)
                 for i, chunk in enumerate(chunks) if i >= start for part in parts]
-        # a generator of its own: opening a loader must not disturb the run's random state
-        return DataLoader(self, sampler=keys, batch_size=None, num_workers=self.config.workers,
-                          worker_init_fn=end_with_parent, generator=torch.Generator())
+        return prepared(self, keys, self.config.workers)
 
     @property
     def steps(self) -> int:

@@ -166,8 +166,8 @@ class TrainConfig:
             check_storable(self.scorer)
             if not self.cache_features:
                 raise InputError("cache_pruned says what is stored, and cache_features that something is; give both")
-        for name in ("epochs", "batch_size", "accumulate", "captions_per_image", "max_words", "log_every", "save_every",
-                     "save_steps"):
+        for name in ("d_model", "layers", "heads", "ffn", "epochs", "batch_size", "accumulate", "captions_per_image",
+                     "max_words", "log_every", "save_every", "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.start is not None and self.encoder_weights not in (None, "package"):
@@ -176,9 +176,9 @@ class TrainConfig:
         if self.schedule is not None and self.schedule.learned and self.freeze_encoder:
             raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder out, "
                              "or choose another scorer in the schedule")
-        for name in ("ratio_weight", "word_weight", "feature_weight"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
+        if self.taught and self.cache_features and (self.schedule is not None or self.cache_pruned):
+            raise InputError(f"start {self.start!r} is the teacher, who sees every token, and the stored features "
+                             "would be of pruned pictures; leave cache_features out")
         if not 0 <= self.max_unreadable < 1:
             raise InputError(f"max_unreadable is {self.max_unreadable}; it is a share, from 0 to below 1")
         if self.self_critical:
@@ -187,9 +187,13 @@ class TrainConfig:
                                  "that scores; train with 'cross_entropy' first and name its checkpoint as start")
             if self.samples < (2 if self.baseline == "others" else 1):
                 raise InputError(f"samples is {self.samples}; baseline 'others' needs at least 2, 'greedy' 1")
-        for name in ("caption_every", "patience", "keep_last"):
-            if getattr(self, name) < 0:
+        for name in ("caption_every", "patience", "keep_last", "workers", "weight_decay", "ratio_weight", "word_weight",
+                     "feature_weight"):
+            if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
+        for name in ("dropout", "label_smoothing", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
         if self.caption_beams < 1 or self.caption_limit is not None and self.caption_limit < 1:
             raise InputError(f"caption_beams {self.caption_beams} and caption_limit {self.caption_limit} must be at "
                              "least 1")

@@ -9,7 +9,7 @@ from .batches import Batches, open_split
 from .config import TrainConfig
 from .log import Log
 from .processes import is_sharded, raise_together
-from .progress import keep, out_of_patience
+from .progress import keep, out_of_patience, places
 from .state import whole_weights
 from .tracking import Tracker
 from .validation import caption_score, validate
@@ -33,13 +33,19 @@ class EpochEnd:
         found = validate(kept, self.val, self.accelerator)
         if every and (epoch % every == 0 or epoch == self.config.epochs):
             found["cider"] = caption_score(captioner, self.captioned, self.config)
-        self.log.write(step=step, epoch=epoch, **found)
-        weights, failed = whole_weights(kept), None
-        if self.accelerator.is_main_process:
-            try:
-                keep(captioner, self.log.lines, epoch, self.config, weights)
-            except CheckpointError as error:
-                failed = error
+        failed = None
+        try:
+            self.log.write(step=step, epoch=epoch, **found)
+        except CheckpointError as error:
+            failed = error
+        raise_together(self.accelerator, failed)
+        if folders := places(self.log.lines, epoch, self.config):
+            weights = whole_weights(self.accelerator, kept)
+            if self.accelerator.is_main_process:
+                try:
+                    keep(captioner, folders, epoch, self.config, weights)
+                except CheckpointError as error:
+                    failed = error
         raise_together(self.accelerator, failed)
         if self.after_epoch and self.accelerator.is_main_process and not is_sharded(self.accelerator):
             for name, path in (self.after_epoch(captioner, self.log.lines) or {}).items():

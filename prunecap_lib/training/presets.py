@@ -40,19 +40,20 @@ def recommended(encoder: str) -> dict:
     ours = encoder in ("vit", "convnext")  # the small Scenes encoders, for which timm has no weights
     return dict(
         encoder=encoder, encoder_weights=None if ours else "timm", dataset="scenes" if ours else "coco",
-        view="whole",            # a caption tells of the edges too; Li et al. 2022 (BLIP) squeeze pictures alike
-        # the decoder of Cornia et al. 2020 (M2), section 4.2: width 512, 8 heads, 3 layers, dropout 0.1; and its
-        # vocabulary, words seen 5 times or more (Karpathy & Fei-Fei 2015)
+        view="whole",            # a caption tells of the edges too; the published code of Li et al. 2022 (BLIP)
+                                 # squeezes pictures alike where it evaluates
+        # the decoder of Cornia et al. 2020 (M2): width 512, 8 heads, 3 layers, dropout 0.1; and the vocabulary of its
+        # published code, words seen 5 times or more, as in Karpathy & Fei-Fei 2015
         d_model=512, heads=8, layers=3, ffn=2048, dropout=0.1, min_count=5,
         captions_per_image=5,    # all that COCO has: one encoded picture teaches five captions
         batch_size=64,           # photos-lite0 trained so: 64 photographs with 5 captions each
-        epochs=30, patience=5,   # M2's published code stops when CIDEr has not risen for 5 epochs; 30 is the most
+        epochs=30, patience=5,   # M2's published code ends the stage after 5 epochs below the best CIDEr; 30 is ours
         lr=1e-3,                 # measured on Flickr8k: between the 2e-3 and 5e-4 that were best and worst of three
         encoder_lr=None if ours else 1e-5,  # Wang et al. 2022 (GIT): 1e-5 for a pretrained encoder, else more
-        warmup=0.05,             # Vaswani et al. 2017, section 5.3: 4,000 of 100,000 steps
-        weight_decay=0.05,       # Liu et al. 2022 (ConvNeXt), table 5; Liu et al. 2021 (Swin), section 4.1
+        warmup=0.05,             # Vaswani et al. 2017, section 5: 4,000 of 100,000 steps
+        weight_decay=0.05,       # Liu et al. 2021 (Swin) and Liu et al. 2022 (ConvNeXt), on ImageNet
         label_smoothing=0.1,     # Vaswani et al. 2017, section 5.4
-        ema=0.9999,              # Liu et al. 2022 (ConvNeXt), table 5
+        ema=0.9999,              # Liu et al. 2022 (ConvNeXt), on ImageNet
         keep_last=5,             # Vaswani et al. 2017, section 6.1, average the last 5 checkpoints
         prune_ratio=0.3,         # the presentation's. Flickr8k, equal steps: CIDEr-D .396 pruned, .400 not
         caption_every=1, caption_limit=None, caption_beams=5,  # the whole split by beams of 5, as papers score it

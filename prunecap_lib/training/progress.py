@@ -39,27 +39,40 @@ def out_of_patience(lines: Sequence[dict], config: TrainConfig) -> bool:
     return 0 < config.patience < len(found) and max(found[-config.patience :]) <= max(found[: -config.patience])
 
 
-def keep(captioner: Captioner, lines: Sequence[dict], epoch: int, config: TrainConfig,
-         weights: dict[str, Tensor] | None = None) -> None:
-    """Write the weights of this epoch to ``best`` if it is that, and to ``last/epoch_NNN``, where older ones go.
+def places(lines: Sequence[dict], epoch: int, config: TrainConfig) -> list[Path]:
+    """Where the weights of this epoch go: to ``best`` if they are that, and to ``last/epoch_NNN``.
 
-    ``captioner`` was just validated, and ``lines`` end with that. A run that asks for none of caption_every, patience
-    and keep_last keeps its last checkpoint alone. ``weights``: the captioner's, where it holds only parts of them.
+    ``lines`` end with the epoch's validation. A run that asks for none of caption_every, patience and keep_last keeps
+    its last checkpoint alone.
     """
+    found = []
     if (config.scored_every or config.patience or config.keep_last) and is_best(lines, config):
-        write(config.folder / "best", captioner, config, weights)
+        found.append(config.folder / "best")
     if config.keep_last:
-        write(config.folder / "last" / f"epoch_{epoch:03d}", captioner, config, weights)
-        for old in epochs_kept(config.folder)[: -config.keep_last]:
-            shutil.rmtree(old)
+        found.append(config.folder / "last" / f"epoch_{epoch:03d}")
+    return found
 
 
-def write(folder: Path, captioner: Captioner, config: TrainConfig, weights: dict[str, Tensor] | None) -> None:
-    """A checkpoint to caption with, not to go on from."""
-    with replace_folder(folder) as new:
-        checkpoint.write(new, captioner, signature=signature(config), weights=weights)
+def keep(captioner: Captioner, folders: Sequence[Path], epoch: int, config: TrainConfig,
+         weights: dict[str, Tensor] | None = None) -> None:
+    """Write checkpoints to caption with, not to go on from; epochs in ``last`` that are not the last any more, go.
+
+    ``weights``: the captioner's, where it holds only parts of them.
+    """
+    for folder in folders:
+        with replace_folder(folder) as new:
+            checkpoint.write(new, captioner, signature=signature(config), weights=weights)
+    if config.keep_last:
+        for old in epochs_kept(config.folder):  # those beyond this epoch are of a run that was here before
+            if not epoch - config.keep_last < number(old) <= epoch:
+                shutil.rmtree(old)
 
 
 def epochs_kept(run: str | Path) -> list[Path]:
     """The checkpoints that a run has kept of its last epochs, oldest first."""
-    return sorted((Path(run) / "last").glob("epoch_*"), key=lambda path: int(path.name.removeprefix("epoch_")))
+    return sorted((Path(run) / "last").glob("epoch_*"), key=number)
+
+
+def number(kept: Path) -> int:
+    """Of which epoch a checkpoint is: 12 of last/epoch_012."""
+    return int(kept.name.removeprefix("epoch_"))

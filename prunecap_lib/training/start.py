@@ -73,7 +73,9 @@ def started_config(config: TrainConfig, before: CaptionerConfig) -> CaptionerCon
     if differ:
         raise InputError(f"start {config.start}: a run keeps the sizes of the checkpoint that it starts from, and "
                          f"these differ: {'; '.join(differ)}. Give the checkpoint's, or leave start out")
-    return replace(asked, max_length=before.max_length)
+    # only an encoder that came out of a package unchanged can be left to it again
+    return replace(asked, max_length=before.max_length,
+                   encoder_package=asked.encoder_package and before.encoder_package)
 
 
 def load_teacher(config: TrainConfig) -> Captioner:

@@ -19,7 +19,7 @@ from ..errors import CheckpointError
 from ..evaluation.reward import reward_signature
 from ..files import file_sha256, replace_folder
 from .config import TrainConfig
-from .processes import raise_together
+from .processes import is_sharded, raise_together
 
 # settings that may differ between a run and its continuation; of batch_size and accumulate only the product with the
 # processes may not
@@ -66,9 +66,9 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
 
     Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
     """
-    weights = whole_weights(kept)
+    weights = whole_weights(accelerator, kept)
     tensors = _moments(model, optimizer) | _random_states(accelerator)
-    if kept is not model:
+    if kept is not model and accelerator.is_main_process:
         tensors |= {f"trained.{name}": p.detach().cpu().contiguous() for name, p in _trained(accelerator, model)}
     failed = None
     if accelerator.is_main_process:
@@ -81,8 +81,10 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
     raise_together(accelerator, failed)
 
 
-def whole_weights(model) -> dict[str, Tensor]:
-    """All weights, gathered where processes shard them; nothing but in the main process. To be called in all."""
+def whole_weights(accelerator, model) -> dict[str, Tensor] | None:
+    """All weights where processes shard them, in the main one; None where each has them. To be called in all."""
+    if not is_sharded(accelerator):
+        return None
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
     return get_model_state_dict(model, options=_whole())
 

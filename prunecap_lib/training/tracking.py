@@ -73,8 +73,11 @@ class Tracker:
         return self
 
     def __exit__(self, *_) -> None:
-        if self.name != "none":  # write out what is left
-            self.accelerator.end_training()
+        if self.name == "none":
+            return
+        # Not Accelerate's end_training: it would also part the processes, which may still have to evaluate.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()  # writes out what is left
 
 
 def _group(key: str) -> str:

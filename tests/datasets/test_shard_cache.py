@@ -3,15 +3,19 @@
 import functools
 import http.server
 import multiprocessing
+import os
+import pickle
 import threading
 import time
 
 import pytest
+import torch
 from shard_photos import photos
 
 from prunecap_lib.datasets import open_dataset, shard_cache
 from prunecap_lib.datasets.shard_build import build_shards
 from prunecap_lib.datasets.shard_index import ShardSettings
+from prunecap_lib.datasets.workers import prepared
 from prunecap_lib.errors import InputError, MissingFileError
 
 
@@ -134,9 +138,104 @@ def test_missing_files_and_wrong_settings(server, monkeypatch):
     (folder / "00001.tar").unlink()
     with pytest.raises(MissingFileError, match="00001.tar: the server answers 404, but its index.json names it"):
         open_dataset("shards", split="train", root=address).image(5)
-    for value, says in (("none", "give the gigabytes"), ("0", "give the gigabytes"), ("0.000001", "allow more")):
+    for value, says in (("none", "give the gigabytes"), ("0", "give the gigabytes"), ("inf", "give the gigabytes"),
+                        ("0.000001", "allow more")):
         monkeypatch.setenv("PRUNECAP_CACHE_GB", value)
         with pytest.raises(InputError, match=says):
             open_dataset("shards", split="train", root=address)
     with pytest.raises(InputError, match="no answer"):
         open_dataset("shards", split="train", root="http://127.0.0.1:1")
+
+
+@pytest.fixture
+def many(server, tmp_path):
+    """(address, folder behind it) of 23 shards of one picture: three windows."""
+    build_shards(photos(tmp_path / "photos"), tmp_path / "www" / "many", ShardSettings(32, 90, 1), progress=False,
+                 say=lambda _: None)
+    return f"{server[0]}many", tmp_path / "www" / "many" / "train"
+
+
+def wait_for_background(data):
+    data._files._fetching.join(10)
+    assert not data._files._fetching.is_alive()
+
+
+def numbers_asked():
+    return sorted(int(path.rsplit("/", 1)[1][:5]) for path in tars_asked())
+
+
+def test_the_next_window_is_fetched_ahead_and_no_more(many):
+    data = open_dataset("shards", split="train", root=many[0])
+    data.encoded(0)
+    wait_for_background(data)
+    assert numbers_asked() == [0, *range(8, 16)]
+    data.encoded(9)
+    wait_for_background(data)
+    assert numbers_asked() == [0, *range(8, 23)]
+    data.encoded(22)  # after the last window comes nothing
+    assert len(tars_asked()) == 16 and not data._files._fetching.is_alive()
+
+
+def test_ahead_is_in_the_order_of_the_epoch_and_within_a_limit(many):
+    data = open_dataset("shards", split="train", root=many[0], limit=20)
+    order = data.order(torch.Generator().manual_seed(3)).tolist()
+    data.encoded(order[0])
+    wait_for_background(data)
+    windows = [data._sequence[k : k + 8] for k in (0, 8)]
+    assert numbers_asked() == sorted([order[0], *(k for k in windows[1] if k < 20)]) and order[0] in windows[0]
+
+
+def test_what_fails_in_the_background_fails_again_where_it_is_needed(many):
+    address, folder = many
+    (folder / "00009.tar").unlink()
+    data = open_dataset("shards", split="train", root=address)
+    data.encoded(0)
+    wait_for_background(data)
+    assert numbers_asked() == [0, 8, 9] and len(data.encoded(8)) > 100
+    with pytest.raises(MissingFileError, match="00009.tar: the server answers 404"):
+        data.encoded(9)
+
+
+def test_nothing_is_fetched_ahead_into_a_small_cache(many, monkeypatch):
+    address, folder = many
+    monkeypatch.setenv("PRUNECAP_CACHE_GB", str(20 * max(path.stat().st_size for path in folder.glob("*.tar")) / 1e9))
+    data = open_dataset("shards", split="train", root=address)
+    assert data.encoded(0) and numbers_asked() == [0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_fetch_each_shard_once(many, workers):
+    data = open_dataset("shards", split="train", root=many[0])
+    order = data.order(torch.Generator().manual_seed(1)).tolist()
+    data.encoded(order[0])  # a thread in this process must not disturb the workers
+    read = list(prepared(Lengths(data), order, workers))
+    assert read == [int(data._length[i]) for i in order] and numbers_asked() == list(range(23))
+    assert pickle.loads(pickle.dumps(data)).encoded(3) == data.encoded(3)
+
+
+class Lengths:
+    def __init__(self, data):
+        self.data = data
+
+    def __getitem__(self, i):
+        return len(self.data.encoded(i))
+
+
+def test_other_processes_may_drop_and_finish_files_at_any_moment(server, tmp_path, monkeypatch):
+    """What was listed is gone a moment later: a download got its name, a shard made room for another."""
+    data = open_dataset("shards", split="train", root=server[0])
+    folder = tmp_path / "cache" / "shards"
+    folder.mkdir(parents=True)
+    real = os.utime
+    monkeypatch.setattr(os, "utime", lambda *args: [path.unlink() for path in folder.glob("*.tar")] and real(*args))
+    assert data.encoded(0) and cached(tmp_path) == []
+    monkeypatch.undo()
+    (folder / "tmp1").symlink_to(folder / "gone")  # listed, and cannot be looked at
+    data._files._make_room(0)
+
+
+def test_a_cache_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PRUNECAP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="shard cache .*file/shards: Not a directory.*PRUNECAP_CACHE"):
+        open_dataset("shards", split="train", root=server[0]).encoded(0)

@@ -1,4 +1,4 @@
-"""Do workers go when the process that they work for is killed, even with their hands full?"""
+"""Do workers hand over what is due, tell of errors in people's words, and go when their process is killed?"""
 
 import multiprocessing
 import os
@@ -6,19 +6,20 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
-from prunecap_lib.datasets.workers import end_with_parent
+from prunecap_lib.datasets.workers import prepared
+from prunecap_lib.errors import InputError, MissingFileError
 
 
-class Heavy(torch.utils.data.Dataset):
+class Heavy:
     def __getitem__(self, i):
         return os.getpid(), bytes(1_000_000)  # more than a pipe holds: handing it over waits for a reader
 
 
 def loads(told):
-    loader = iter(torch.utils.data.DataLoader(Heavy(), sampler=range(100), batch_size=None, num_workers=2,
-                                              worker_init_fn=end_with_parent))
+    loader = prepared(Heavy(), range(100), 2)
     told.send([next(loader)[0], next(loader)[0]])
     time.sleep(60)
 
@@ -43,3 +44,24 @@ def test_workers_end_with_a_killed_parent():
     while any(runs(pid) for pid in workers) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(runs(pid) for pid in workers)
+
+
+class Failing:
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, key):
+        if key == 3:
+            raise self.error
+        return key
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("error", [InputError("picture 3 is bad"), MissingFileError("shard 3 not found")])
+def test_an_error_says_the_same_in_a_worker(workers, error):
+    read, state = [], torch.get_rng_state()
+    with pytest.raises(type(error)) as caught:
+        for one in prepared(Failing(error), [5, 1, 4, 3, 2], workers):
+            read.append(one)
+    assert str(caught.value) == str(error) and read == [5, 1, 4]
+    assert torch.equal(torch.get_rng_state(), state)

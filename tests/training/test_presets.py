@@ -80,6 +80,13 @@ def test_a_preset_that_is_none_is_refused(capsys):
     assert "seed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--preset", "--encoder", "--start"])
+def test_an_option_without_its_value_is_refused(capsys, option):
+    with pytest.raises(SystemExit):
+        command("--epochs", "2", option)
+    assert option in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("changes, says", [
     (dict(ema=1.0), "ema"), (dict(encoder_lr=0.0), "encoder_lr"), (dict(patience=-1), "patience"),
     (dict(caption_beams=0), "caption_beams"), (dict(caption_limit=0), "caption_limit"),

@@ -24,8 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(limit=40, batch_size=4, epochs=10, image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0,
                    captions_per_image=2, val_limit=9, log_every=1, precision="fp32", progress=False)
 NOISY = replace(TINY, epochs=2, dropout=0.3, augment=True, scorer="random", ema=0.9, keep_last=1)
+DRAWN = replace(TINY, objective="self_critical", start="first/checkpoint", samples=3, epochs=2, max_words=12, lr=3e-3)
 RUNS = {"trained": TINY, "frozen, from shards": replace(TINY, freeze_encoder=True, dataset="shards"), "noisy": NOISY,
-        "stopped": NOISY, "nan": replace(NOISY, epochs=1)}
+        "stopped": NOISY, "nan": replace(NOISY, epochs=1), "self-critical": DRAWN,
+        "early stop": replace(TINY, lr=1e-30, patience=2, keep_last=2, tracker="tensorboard"), "after it": NOISY}
 EXTRA = {"stopped": {"interrupt": 3}, "nan": {"poison": 2}}
 
 
@@ -39,10 +41,17 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, shards):
+def first(tmp_path_factory):
+    """A captioner that has seen a few words, for a second stage to start from."""
+    return str(train(replace(TINY, epochs=4, lr=3e-3, out=str(tmp_path_factory.mktemp("first")))).out / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, shards, first):
     """What two processes wrote: one folder a run. All in one launch, for starting is what takes time."""
     folder = tmp_path_factory.mktemp("two")
-    runs = [asdict(replace(config, out=str(folder / name), root=shards)) | EXTRA.get(name, {})
+    runs = [asdict(replace(config, out=str(folder / name), root=shards, start=config.start and first))
+            | EXTRA.get(name, {})
             for name, config in RUNS.items()]
     (folder / "runs.json").write_text(json.dumps(runs))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -92,6 +101,30 @@ def test_nan_in_one_process_stops_both(two):
     assert all("the loss is nan at step 1" in error for error in errors)
     assert "bad_batch_1_process_1.json" in errors[1] and "another process has saved" in errors[0]
     assert not list((two / "nan").glob("bad_batch_1_process_0*"))
+
+
+def test_two_processes_draw_and_are_rewarded_as_one(two, first, tmp_path):
+    """Self-critical training: the same samples, and the same weights in the end."""
+    one = train(replace(DRAWN, batch_size=8, start=first, out=str(tmp_path)))
+    found, expected = lines(two / "self-critical"), lines(tmp_path)
+    assert sum("loss" in line for line in found) == 10 and all(("reward" in line) == ("loss" in line) for line in found)
+    # rewards in the log are the main process's, and accuracy counts a part by its given captions
+    own = ("reward", "accuracy")
+    check_close(*[[{key: line[key] for key in line if key not in own} for line in run] for run in (found, expected)])
+    before, after = Captioner.load(first).state_dict(), one.captioner.state_dict()
+    for key, value in weights(two / "self-critical").items():
+        if value.dim() > 1 and (moved := (after[key] - before[key]).norm()):
+            assert (value - after[key]).norm() < 0.1 * moved, key  # Adam makes much of small differences
+    assert (after["projection.linear.weight"] - before["projection.linear.weight"]).abs().max() > 5e-3
+
+
+def test_two_processes_stop_early_together_and_stay_joined(two):
+    """Nothing is learned, so that patience ends; what is kept is written by one; they stay connected."""
+    run = two / "early stop"
+    assert [line["epoch"] for line in lines(run) if "val_loss" in line] == [1, 2, 3]
+    assert sorted(path.name for path in (run / "last").iterdir()) == ["epoch_002", "epoch_003"]
+    assert (run / "best" / "model.safetensors").exists() and list((run / "tensorboard").rglob("events*"))
+    assert lines(two / "after it") == lines(two / "noisy")
 
 
 def test_one_process_goes_on_where_two_stopped(two, tmp_path):

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from prunecap_lib import Captioner, TrainConfig, VisualTokens, train
+from prunecap_lib.cli import main
 from prunecap_lib.decoding import NEVER_WRITTEN
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation.reward import reward_signature
@@ -245,6 +247,16 @@ def test_the_checkpoint_says_how_rewards_were_made(start, tmp_path):
     assert said["objective"] == "self_critical" and said["start"] == start
     assert reward_signature(eos=True, baseline="greedy", samples=5).startswith(
         "STANDARD_wInit+Cider-D[n4,s6.0]+greedy[nspi5]")
+
+
+def test_the_command_tells_the_best_by_its_captions(tmp_path, monkeypatch, capsys):
+    history = [{"step": step, "val_loss": 1.5, "val_accuracy": 0.5, "cider": cider, "seconds": 1.0}
+               for step, cider in ((1, 0.75), (2, 0.25))]
+    (tmp_path / "best").mkdir()
+    monkeypatch.setattr("prunecap_lib.cli.train.train",
+                        lambda config, **more: SimpleNamespace(out=tmp_path, history=history))
+    main(["train", "--objective", "self_critical", "--start", "x", "--out", str(tmp_path)])
+    assert "best: CIDEr-D 0.750" in capsys.readouterr().out
 
 
 def test_there_is_no_teacher(start, tmp_path, monkeypatch):

@@ -60,9 +60,27 @@ def test_other_sizes_are_named(checkpoint):
         first_captioner(config, [["a cat"]])
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_encoder_is_left_to_its_package_only_if_it_is_still_the_packages(tmp_path, trained):
+    config = tiny(tmp_path / "before", encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
+                  image_size=32, freeze_encoder=not trained)
+    before = new_captioner(config, [["a cat"]])
+    if trained:
+        torch.nn.init.ones_(next(before.encoder.parameters()))
+    before.save(tmp_path / "before")
+    again = first_captioner(replace(config, start=str(tmp_path / "before"), freeze_encoder=True), [["a cat"]])
+    again.save(tmp_path / "again")
+    loaded, expected = Captioner.load(tmp_path / "again").encoder.state_dict(), before.encoder.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
+    assert (again.config.encoder_package is None) == trained
+
+
 @pytest.mark.parametrize("changes, says", [
     (dict(start="scenes-vit", encoder_weights="x.safetensors"), "start 'scenes-vit' brings the encoder's weights"),
     (dict(schedule=SCHEDULE, freeze_encoder=True), "leave freeze_encoder out"),
+    (dict(start="x", freeze_encoder=True, cache_features=True, schedule=Schedule((2,), (0.5,), "key_norm")),
+     "teacher, who sees every token.*leave cache_features out"),
+    (dict(start="x", freeze_encoder=True, cache_features=True, cache_pruned=True, scorer="grid"), "teacher, who sees"),
     (dict(ratio_weight=-1.0), "ratio_weight is -1.0"), (dict(feature_weight=float("nan")), "feature_weight is nan"),
 ])
 def test_impossible_settings_are_refused(changes, says):

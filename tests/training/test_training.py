@@ -137,7 +137,9 @@ def test_nan_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     (dict(prune_ratio=1.0), "prune ratio"), (dict(scorer="luck"), "scorer"),
     (dict(scorer="relevance"), "cannot train.*'pilot'"), (dict(epochs=0), "epochs"),
     (dict(lr=0.0), "lr"), (dict(lr=float("nan")), "lr"), (dict(cache_features=True), "freeze_encoder"),
-    (dict(cache_pruned=True, scorer="grid"), "give both"),
+    (dict(cache_pruned=True, scorer="grid"), "give both"), (dict(workers=-1), "workers"), (dict(d_model=0), "d_model"),
+    (dict(dropout=1.5), "dropout"), (dict(label_smoothing=2.0), "label_smoothing"), (dict(warmup=2.0), "warmup"),
+    (dict(weight_decay=-0.1), "weight_decay"),
     (dict(cache_pruned=True, scorer="pilot"), "cannot be stored"),
 ])
 def test_impossible_settings_are_refused(tmp_path, changes, says):

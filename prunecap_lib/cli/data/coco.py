@@ -36,7 +36,7 @@ class CocoCommand:
     mirror: Annotated[tuple[str, ...], tyro.conf.arg(metavar="URL"), tyro.conf.UseAppendAction] = ()
     """Address to ask before COCO's own, again for more of them; default: those in PRUNECAP_MIRRORS, by commas."""
     check: bool = False
-    """Compare every file's bytes with its checksum, after unpacking or any time later."""
+    """Compare the bytes of every file that was unpacked here with its checksum, at once or any time later."""
 
     def run(self) -> None:
         from ...datasets.coco_download import COCO, get_coco
@@ -46,8 +46,7 @@ class CocoCommand:
         mirrors = self.mirror or tuple(filter(None, os.environ.get("PRUNECAP_MIRRORS", "").split(",")))
         new = get_coco(self.root, coco, karpathy=self.split == "karpathy", pictures=self.only != "annotations",
                        text=self.only != "pictures", source=self.source, mirrors=mirrors, thorough=self.check)
-        print(f"{self.root}: " + (f"unpacked {', '.join(new)}" if new else "all of it is there, nothing to do")
-              + (", every byte compared" if self.check else ""))
+        print(f"{self.root}: " + (f"unpacked {', '.join(new)}" if new else "all of it is there, nothing to do"))
         print(closing(self.root, coco))
 
 

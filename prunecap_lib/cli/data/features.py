@@ -12,7 +12,7 @@ from ...errors import InputError
 @dataclass(frozen=True)
 class FeaturesCommand:
     """Encode every picture of a split once, for training with --freeze-encoder --cache-features. Says first how much
-    disk and time that takes. A run that was stopped goes on with the same command."""
+    disk and time that takes. Uses a GPU if there is one. A run that was stopped goes on with the same command."""
 
     dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     split: str = "train"
@@ -46,11 +46,14 @@ class FeaturesCommand:
     progress: bool = True
 
     def run(self) -> None:
+        import torch
+
         from ...datasets import open_dataset
         from ...datasets.feature_forecast import forecast_features
         from ...datasets.features import FeatureCache
         options = dict(pruned=self.pruned(), batch_size=self.batch_size, workers=self.workers)
-        encoder = self.frozen_encoder().requires_grad_(False).eval()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        encoder = self.frozen_encoder().requires_grad_(False).eval().to(device)
         dataset = open_dataset(self.dataset, split=self.split, root=self.root, limit=self.limit,
                                size=encoder.image_size)
         expected = forecast_features(dataset, encoder, self.out, **options)

@@ -12,7 +12,11 @@ class ShardsCommand:
     """Resize a split's pictures and pack them, with their captions, into WebDataset shards under OUT/SPLIT.
 
     What was stopped goes on with the same command; finished shards are compared with their checksums, and written
-    again if they are damaged. Training reads them with --dataset shards --root OUT; OUT may lie on a web server.
+    again if they are damaged. Training reads them with --dataset shards --root OUT.
+
+    OUT may lie on a web server: give its address as --root (http://host/shards/coco). Each machine then keeps the
+    shards that it reads in the folder PRUNECAP_CACHE (default ~/.cache/prunecap), at most PRUNECAP_CACHE_GB of them
+    (default 20; COCO's have about 5). Both are environment variables.
 
     examples:
       prunecap data shards --dataset coco --root photos/coco --split train --out shards/coco --workers 8

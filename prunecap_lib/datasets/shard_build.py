@@ -84,6 +84,7 @@ def _build(dataset, folder: Path, plan: Plan, workers: int, max_unreadable: floa
     done = {k: shard for k, shard in _earlier(folder, plan).items() if _is_whole(folder, shard, dataset)}
     todo = [k for k in range(len(chunks)) if k not in done]
     if not todo and (folder / INDEX).exists():
+        shutil.rmtree(work, ignore_errors=True)  # an earlier call may have been stopped while it did so
         say(f"{folder}: all {len(chunks)} shards are there and whole")
         return Index(plan, [done[k] for k in sorted(done)])
     left = sum(len(chunks[k]) for k in todo)

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import resource
+import shutil
 import sys
 
 import numpy as np
@@ -113,6 +114,20 @@ def test_a_damaged_shard_is_written_again_and_only_that(source, out, harm):
     shard.unlink() if harm == "gone" else shard.write_bytes(data if harm == "byte" else data[:-1000])
     build(source, out)
     assert contents(out) == before and all(path.stat().st_mtime_ns == time for path, time in others.items())
+
+
+def test_a_build_stopped_while_it_tidies_up_is_tidied_up(source, tmp_path, monkeypatch):
+    def stopped(path):
+        raise KeyboardInterrupt
+
+    build(source, tmp_path / "whole")
+    monkeypatch.setattr(shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(source, tmp_path / "out")
+    monkeypatch.undo()
+    assert contents(tmp_path / "out") != contents(tmp_path / "whole")
+    build(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_killed_builds_end_in_the_same_bytes(source, tmp_path):

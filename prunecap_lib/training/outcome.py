@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import TrainingError
+from ..errors import PrunecapError, TrainingError
 from .batches import Batch, Batches
 from .processes import gather_numbers
 from .rescue import save_bad_batch
@@ -60,8 +61,11 @@ class Outcomes:
         mine = not math.isfinite(sum(losses)) or math.isfinite(loss) and self.accelerator.is_main_process
         told = "; another process has saved the batch"
         if mine:
-            path = save_bad_batch(self.folder, self.batches, [batch.part for batch in batches], losses, step)
-            told = f"; the batch is saved in {path}"
+            try:
+                path = save_bad_batch(self.folder, self.batches, [batch.part for batch in batches], losses, step)
+                told = f"; the batch is saved in {path}"
+            except (PrunecapError, OSError, SafetensorError) as error:  # a full disk must not hide what went wrong
+                told = f"; the batch could not be saved ({error})"
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's length is {length}"
         saved = self.folder / "checkpoint"
         kept = f"the checkpoint in {saved} is from before" if saved.exists() else "there is no checkpoint yet"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..captioner import Captioner
+from ..errors import CheckpointError
 from ..files import replace_folder
 from .config import TrainConfig
 from .state import signature
@@ -65,7 +66,11 @@ def keep(captioner: Captioner, folders: Sequence[Path], epoch: int, config: Trai
     if config.keep_last:
         for old in epochs_kept(config.folder):  # those beyond this epoch are of a run that was here before
             if not epoch - config.keep_last < number(old) <= epoch:
-                shutil.rmtree(old)
+                try:
+                    shutil.rmtree(old)
+                except OSError as error:
+                    raise CheckpointError(f"could not delete {old}: {error.strerror or error}; see to its permissions, "
+                                          "or train with --keep-last 0") from error
 
 
 def epochs_kept(run: str | Path) -> list[Path]:

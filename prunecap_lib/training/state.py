@@ -101,7 +101,8 @@ def read_state(folder: Path) -> dict:
     """``state.json``. Raises CheckpointError where it cannot be used."""
     try:
         state = json.loads((folder / "state.json").read_text())
-        return state | {key: state[key] for key in ("step", "epochs", "processes", "config")}
+        needed = ("step", "epochs", "processes", "batch_size", "accumulate", "config")
+        return state | {key: state[key] for key in needed}
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder}: state.json cannot be used ({type(error).__name__}: {error}); train into "
                               "another folder") from error

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, cli, costs, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError, TrainingStopped
-from prunecap_lib.training import loop, state, stopping
+from prunecap_lib.training import loop, outcome, state, stopping
 from prunecap_lib.training.log import Log
 from prunecap_lib.training.monitor import CLOCKS
 from prunecap_lib.training.stopping import StopSignals
@@ -161,6 +161,25 @@ def test_a_bad_batch_is_saved_as_the_captioner_got_it(tmp_path, monkeypatch):
     assert told["step"] == 1 and len(told["pictures"]) == 4 and told["pictures"][0] > 1_000_000
     assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["step"] == 1  # the last good one
     assert Captioner.load(tmp_path / "checkpoint")
+
+
+def test_a_full_disk_does_not_hide_that_the_loss_is_no_number(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(outcome, "save_bad_batch", full)
+    plain = loop.objective
+    monkeypatch.setattr(loop, "objective", lambda *a: (plain(*a)[0] * float("nan"), *plain(*a)[1:]))
+    with pytest.raises(TrainingError, match="the loss is nan at step 0; the batch could not be saved .*No space left"):
+        train(replace(TINY, out=str(tmp_path)))
+
+
+@pytest.mark.parametrize("lacks", ["step", "accumulate", "batch_size"])
+def test_a_state_that_lacks_something_is_named(tmp_path, lacks):
+    held = {key: 1 for key in ("step", "epochs", "processes", "batch_size", "accumulate", "config") if key != lacks}
+    (tmp_path / "state.json").write_text(json.dumps(held))
+    with pytest.raises(CheckpointError, match=f"state.json cannot be used .*{lacks}"):
+        state.read_state(tmp_path)
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_weights_move(tmp_path, monkeypatch):

@@ -33,6 +33,6 @@ lint: $(READY)  ## ruff
 demo: $(READY)  ## train a small pruned captioner, caption pictures, draw what was dropped (under five minutes)
 	$(BIN)/python tools/demo.py
 
-bench: $(READY)  ## the benchmarks' ratios; JSON goes to data/results
+bench: $(READY)  ## the benchmarks' ratios, with PRUNECAP_PHOTOS set; JSON goes to data/results
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script \
 		--json data/results/$$(basename $$script .py).json || exit 1; done

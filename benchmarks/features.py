@@ -1,10 +1,10 @@
 """How many steps more does a frozen-encoder captioner take from stored features than from the pictures?
 
-    PRUNECAP_PHOTOS=photos python benchmarks/features.py --dataset flickr8k --json data/results/features.json
+    PRUNECAP_PHOTOS=photos python benchmarks/features.py --json data/results/features.json
 
 Both take the same steps by turns: end to end (decode the JPEG, encode, learn) and from the feature cache (read, learn).
 The ratio depends on how much there is to learn in a step, so each encoder is taken with five captions a picture (as the
-shipped models were trained) and with one (as in the seed preset). Without --dataset, drawn Scenes take the place of
+shipped models were trained) and with one (as in the seed preset). With --dataset scenes, drawn Scenes take the place of
 photographs; they lie in memory decoded, and the ratio is lower by what decoding costs. An encoder whose weights are not
 at hand has random ones: that is as fast.
 """
@@ -98,7 +98,7 @@ def measure(name: str, config: TrainConfig, dataset, rounds: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=["scenes", "flickr8k", "coco"], default="scenes")
+    parser.add_argument("--dataset", choices=["scenes", "flickr8k", "coco"], default="flickr8k")
     parser.add_argument("--photos", help="its folder; default: PRUNECAP_PHOTOS")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,14 +1,17 @@
 """How do several processes prepare data for one? And what becomes of them when it is killed, or when they fail?
 
-A worker goes with its parent. PyTorch's own watch does not see to that: a worker that still has data to hand over
-waits for a reader for ever, with its memory and whatever lock it has inherited. And what goes wrong in a worker is
-raised as it was there: PyTorch would put a worker's traceback into the message that is meant for people.
+A worker goes with its parent, not before and not after. PyTorch's own watch does not see to that: a worker that still
+has data to hand over waits for a reader for ever, with its memory and whatever lock it has inherited. And Slurm,
+torchrun and terminals send their signals to workers and parent alike: the parent would lose its workers while it
+finishes its step and saves. What goes wrong in a worker is raised as it was there: PyTorch would put a worker's
+traceback into the message that is meant for people.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,15 +25,20 @@ def prepared(data: Any, keys: Sequence, workers: int) -> Iterator:
     """``data[key]`` for each key, in order, by so many processes beside this one. Raises what ``data[key]`` raises."""
     # a generator of its own: opening a loader must not disturb a run's random state
     loader = torch.utils.data.DataLoader(_Told(data), sampler=keys, batch_size=None, num_workers=workers,
-                                         worker_init_fn=end_with_parent, generator=torch.Generator())
+                                         worker_init_fn=go_with_parent, generator=torch.Generator())
     for one in loader:
         if isinstance(one, PrunecapError):
             raise one
         yield one
 
 
-def end_with_parent(_worker: int = 0) -> None:
-    """``DataLoader(worker_init_fn=end_with_parent)``: a thread that ends this worker when its parent has ended."""
+def go_with_parent(_worker: int = 0) -> None:
+    """``DataLoader(worker_init_fn=go_with_parent)``: ends this worker when its parent has ended.
+
+    A parent that lives and wants no more ends it in the loader's own way, without signals.
+    """
+    for sent in (signal.SIGINT, signal.SIGTERM):  # are for the parent to obey
+        signal.signal(sent, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -44,6 +45,22 @@ def test_workers_end_with_a_killed_parent():
     while any(runs(pid) for pid in workers) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(runs(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+def test_a_signal_from_elsewhere_is_the_parents_to_obey(name):
+    before = set(multiprocessing.active_children())
+    loader = prepared(Heavy(), range(40), 2)
+    pids = {next(loader)[0], next(loader)[0]}
+    subprocess.run(["kill", f"-{name}", *map(str, pids)], check=True)  # as Slurm does to all processes of a job
+    assert {pid for pid, _ in loader} == pids
+    loader = prepared(Heavy(), range(40), 2)
+    next(loader)
+    workers = set(multiprocessing.active_children()) - before
+    loader.close()  # the parent wants no more
+    for worker in workers:
+        worker.join(5)
+    assert len(workers) == 2 and not any(worker.is_alive() for worker in workers)
 
 
 class Failing:

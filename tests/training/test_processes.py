@@ -57,7 +57,8 @@ def two(tmp_path_factory, shards, first):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend",
                            "c10d", "--rdzv-endpoint", "localhost:0", str(ROOT / "tests/training/worker.py"),
-                           str(folder / "runs.json")], env=environment, capture_output=True, text=True)
+                           str(folder / "runs.json")], env=environment, capture_output=True, text=True,
+                          timeout=400)  # a process that waits for one that is gone waits for hours
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

@@ -120,7 +120,8 @@ def test_a_validation_that_was_not_saved_is_told_once(tmp_path, unbroken):
 def test_kill_nine(tmp_path):
     command = [sys.executable, "benchmarks/kills.py", "--times", "2", "--epochs", "2", "--json",
                str(tmp_path / "kills.json")]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "kills.json").read_text())
     assert report["same_weights"] == [True] and sum(kill["killed"] for kill in report["kills"]) == 2

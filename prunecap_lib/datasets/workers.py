@@ -20,6 +20,9 @@ import torch
 
 from ..errors import PrunecapError
 
+GRACE = 30.0
+"""Seconds for a parent that was told to end to finish its step and save. torchrun and Slurm give it as many."""
+
 
 def prepared(data: Any, keys: Sequence, workers: int) -> Iterator:
     """``data[key]`` for each key, in order, by so many processes beside this one. Raises what ``data[key]`` raises."""
@@ -33,12 +36,18 @@ def prepared(data: Any, keys: Sequence, workers: int) -> Iterator:
 
 
 def go_with_parent(_worker: int = 0) -> None:
-    """``DataLoader(worker_init_fn=go_with_parent)``: ends this worker when its parent has ended.
+    """``DataLoader(worker_init_fn=go_with_parent)``: ends this worker when its parent has ended, and for no signal.
 
-    A parent that lives and wants no more ends it in the loader's own way, without signals.
+    A parent that lives and wants no more ends it in the loader's own way. But one that leaves with an unfinished loader
+    sends SIGTERM, too, and waits: so whom that has found goes after ``GRACE``.
     """
-    for sent in (signal.SIGINT, signal.SIGTERM):  # are for the parent to obey
-        signal.signal(sent, signal.SIG_IGN)
+    def leave_later(*_) -> None:
+        timer = threading.Timer(GRACE, os._exit, [1])
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave_later)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunecap_lib.datasets import workers as workers_module
 from prunecap_lib.datasets.workers import prepared
 from prunecap_lib.errors import InputError, MissingFileError
 
@@ -61,6 +62,27 @@ def test_a_signal_from_elsewhere_is_the_parents_to_obey(name):
     for worker in workers:
         worker.join(5)
     assert len(workers) == 2 and not any(worker.is_alive() for worker in workers)
+
+
+LEFT_OPEN = []
+
+
+def leaves(told):
+    LEFT_OPEN.append(prepared(Heavy(), range(100), 2))
+    told.send(next(LEFT_OPEN[0])[0])
+
+
+def test_a_process_that_leaves_with_an_unfinished_loader_ends(monkeypatch):
+    monkeypatch.setattr(workers_module, "GRACE", 0.1)
+    fork = multiprocessing.get_context("fork")
+    hear, told = fork.Pipe(duplex=False)
+    process = fork.Process(target=leaves, args=(told,))
+    process.start()
+    worker = hear.recv()
+    process.join(10)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 0 and not runs(worker)
 
 
 class Failing:

@@ -20,8 +20,8 @@ import torch
 
 from ..errors import PrunecapError
 
-GRACE = 30.0
-"""Seconds for a parent that was told to end to finish its step and save. torchrun and Slurm give it as many."""
+GRACE = 120.0
+"""Seconds for a parent that was told to end to finish its step and save."""
 
 
 def prepared(data: Any, keys: Sequence, workers: int) -> Iterator:

@@ -42,7 +42,7 @@ def go_with_parent(_worker: int = 0) -> None:
     sends SIGTERM, too, and waits: so whom that has found goes after ``GRACE``.
     """
     def leave_later(*_) -> None:
-        timer = threading.Timer(GRACE, os._exit, [1])
+        timer = threading.Timer(GRACE, os._exit, [0])  # any other status would raise in a parent that waits
         timer.daemon = True
         timer.start()
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..devices import native_bf16
 from ..errors import InputError, MissingFileError, PrunecapError
 from ..pruning import prune_to_store
 from ..tokens import SIGNALS
@@ -36,7 +37,7 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
     from tqdm import tqdm
 
     device = next(encoder.parameters()).device
-    bf16 = prefers_bf16(device) if bf16 is None else bf16
+    bf16 = native_bf16(device) if bf16 is None else bf16
     pixels = Pixels(dataset, encoder.preprocessing)
     arrays, grid = encode(encoder, pixels[0][None].to(device), bf16, pruned)
     meta = {"format": _FORMAT, "encoder": encoder.name, "fingerprint": encoder_print, "bf16": bf16, "pruned": pruned,
@@ -98,15 +99,6 @@ def fingerprint(encoder: torch.nn.Module) -> str:
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def prefers_bf16(device: torch.device) -> bool:
-    """Is bfloat16 faster here than float32? On CPUs only with instructions of its own."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = Path("/proc/cpuinfo")
-    return device.type == "cpu" and flags.is_file() and any(
-        name in flags.read_text() for name in ("amx_bf16", "avx512_bf16"))
 
 
 def changed_picture(dataset: CaptionDataset, encoder: torch.nn.Module, checks: list) -> ImageId | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ..devices import native_bf16
 from .base import CaptionDataset
-from .feature_build import Pruned, encode, prefers_bf16, row_bytes
+from .feature_build import Pruned, encode, row_bytes
 from .features import default_folder
 
 
@@ -53,7 +54,7 @@ def forecast_features(dataset: CaptionDataset, encoder: torch.nn.Module, folder:
     """
     folder = Path(folder) if folder is not None else default_folder(dataset, encoder, pruned)
     device = next(encoder.parameters()).device
-    bf16 = prefers_bf16(device) if bf16 is None else bf16
+    bf16 = native_bf16(device) if bf16 is None else bf16
     n, started = min(batch_size, len(dataset)), time.perf_counter()
     images = torch.stack([encoder.preprocessing(dataset.image(i)) for i in range(n)])
     loaded = time.perf_counter()

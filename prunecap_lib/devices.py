@@ -1,0 +1,22 @@
+"""What can this machine's devices do?"""
+
+from __future__ import annotations
+
+import torch
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Does the device compute in bfloat16 by instructions of its own? Where it only emulates it, float32 is faster.
+
+    Of CPUs those with AMX or AVX-512's bf16 instructions, and Arm's alike; of NVIDIA's GPUs those since A100. Apple's
+    (mps) count as emulating it: torch cannot say which of them do not. A torch too old to be asked says no.
+    """
+    match device.type:
+        case "cuda":
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        case "cpu":
+            has = getattr(torch.cpu, "get_capabilities", dict)()
+            # oneDNN is what computes by them
+            return torch.backends.mkldnn.is_available() and any(map(has.get, ("amx_bf16", "avx512_bf16", "bf16")))
+        case _:
+            return False

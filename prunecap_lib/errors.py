@@ -4,6 +4,21 @@ Every message names the thing, what is wrong with it, and the remedy. The comman
 errors as one line and exits with status 2; all other exceptions are bugs and keep their traceback.
 """
 
+import re
+
+# C0, DEL and C1; line and paragraph separators; what turns the reading direction round; bytes of a file's name that
+# are no UTF-8. Joiners and marks of direction stay: emoji and Arabic words need them.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """``str(text)`` as a terminal may be shown it, on one line: control characters are escaped, "\\n" and "\\x1b" say.
+
+    For words and file names, which may hold anything, wherever they are printed: nobody should be able to clear a
+    screen, or to forge a second line, by a file's name.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
 
 class PrunecapError(Exception):
     """Base of every error this library raises on purpose."""

@@ -56,5 +56,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _stop(message: str) -> None:
-    print(f"prunecap: error: {message}", file=sys.stderr)
+    from ..errors import printable
+    print(f"prunecap: error: {printable(message)}", file=sys.stderr)
     sys.exit(2)

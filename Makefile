@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 CHAPTERS ?=
+CONDITIONS ?=
+EXECUTED := _build/executed
 
-.PHONY: help setup chapters book html test lint demo bench
+.PHONY: help setup chapters book html test portable lint demo bench
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -16,16 +18,21 @@ setup: $(READY)  ## the environment alone
 $(READY): requirements.txt pyproject.toml tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py $(VENV)
 
-chapters: $(READY)  ## run every chapter, or CHAPTERS="00_one_page 05_vit"; outputs go to book/
+chapters: $(READY)  ## for authors: run every chapter, or CHAPTERS="00_one_page 05_vit", into book/
 	$(BIN)/python tools/run_chapters.py $(CHAPTERS)
 
-book: chapters html  ## run every chapter and build the HTML
+book: $(READY)  ## for readers: run a copy of every chapter and build the HTML, all under _build/
+	$(BIN)/python tools/run_chapters.py --out $(EXECUTED)
+	$(BIN)/python tools/build_html.py --notebooks $(EXECUTED)
 
 html: $(READY)  ## build the HTML from the committed outputs (seconds)
 	$(BIN)/python tools/build_html.py
 
 test: $(READY)  ## lint, unit tests, every chapter through nbval, strict HTML build
 	$(BIN)/python tools/check_all.py
+
+portable: $(READY)  ## unit tests and chapters as on other processors and with two threads; or CONDITIONS=sse4
+	$(BIN)/python tools/check_all.py --portable $(CONDITIONS)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

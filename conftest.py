@@ -1,7 +1,9 @@
-"""Under what conditions do tests and chapters run? The same ones the chapters were executed under."""
+"""Under what conditions do tests and chapters run, and how are a chapter's printed numbers compared?"""
 
 import os
 
 import chapters  # tools/chapters.py; pyproject.toml puts tools/ on the path
 
-os.environ.update(chapters.ENVIRONMENT)  # before torch is imported; nbval's kernels inherit it
+# Before torch is imported; nbval's kernels inherit it. A caller may ask for more threads than one.
+os.environ.update(chapters.ENVIRONMENT | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+pytest_plugins = ["nbval_decimals", "pytester"]

@@ -5,7 +5,8 @@
     python tools/run_chapters.py --jobs 1 --out /tmp/again
 
 Always text -> notebook. Two runs write the same bytes, figures included, so a difference in `git diff` is a
-difference in what the code does. Also brings _toc.yml up to date.
+difference in what the code does. Also brings _toc.yml up to date. Only authors write into book/: a reader's build
+(`make book`) writes elsewhere with --out, and then neither book/ nor _toc.yml changes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def run(text: Path, target: Path, folder: Path) -> float:
 
 def environment() -> dict[str, str]:
     """The kernels' environment. Without MPLBACKEND a kernel shows figures in the notebook."""
-    return {key: value for key, value in os.environ.items() if key != "MPLBACKEND"} | chapters.ENVIRONMENT
+    return ({key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+            | chapters.ENVIRONMENT | chapters.ONE_THREAD | (chapters.AVX2 if chapters.has_avx2() else {}))
 
 
 def reduce(notebook, name: str) -> None:
@@ -77,31 +79,35 @@ def choose(names: list[str]) -> list[Path]:
     return [found[name] for name in wanted]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="chapters, by name; default: all")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters run at once")
-    parser.add_argument("--out", type=Path, help="write the notebooks here instead of book/")
-    options = parser.parse_args()
-    texts = choose(options.names)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
+def execute(texts: list[Path], out: Path | None = None, jobs: int = 1) -> list[str]:
+    """Run these chapters into ``out``, or as an author into book/, with _toc.yml; returns one text a failure."""
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
 
     def attempt(text: Path) -> str | None:
-        target = options.out / f"{text.stem}.ipynb" if options.out else chapters.notebook_of(text)
+        book = chapters.notebook_of(text)
         try:
-            seconds = run(text, target, chapters.ROOT / "book")
+            seconds = run(text, out / book.name if out else book, book.parent)
         except Exception as error:  # one broken chapter does not stop the others
             print(f"{text.stem:32} FAILED", flush=True)
             return f"\n=== {text.stem}\n{error}"
         print(f"{text.stem:32} {seconds:5.1f} s", flush=True)
         return None
 
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         failures = [failure for failure in pool.map(attempt, texts) if failure]
-    if not options.out:
-        write_toc()
-    if failures:
+    if not out:
+        write_toc(texts[0].parent.parent)
+    return failures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="chapters, by name; default: all")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters run at once")
+    parser.add_argument("--out", type=Path, help="write the notebooks here instead of book/")
+    options = parser.parse_args()
+    if failures := execute(choose(options.names), options.out, options.jobs):
         sys.exit("\n".join(failures))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from . import checkpoint, decoding
 from .decoder import Decoder
 from .encoders import build_encoder
+from .encoders.weights import check_numbers
 from .errors import CheckpointError, InputError
 from .preprocessing import Preprocessing, load_image
 from .pruning import (
@@ -285,4 +286,5 @@ class Captioner(nn.Module):
         if missing or unexpected:
             raise CheckpointError(f"checkpoint {parts.folder}: missing {missing[:3]}, unexpected {unexpected[:3]}; "
                                   "it was written by other code or is damaged")
+        check_numbers(parts.state_dict, captioner.state_dict(), f"checkpoint {parts.folder}, model.safetensors")
         return captioner.to(device).eval()

@@ -152,9 +152,10 @@ class Preprocessing:
     def __post_init__(self):
         for name in ("mean", "std"):  # JSON brings lists; equal settings must compare equal
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        if self.image_size < 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise InputError("preprocessing: image_size must be positive, mean and std three numbers each, "
-                             f"not {self}")
+        if (self.image_size < 1 or len(self.mean) != 3 or len(self.std) != 3
+                or not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0):
+            raise InputError("preprocessing: image_size must be positive, mean and std three finite numbers each, and "
+                             f"std above 0, not {self}")
         if not 0 < self.crop_pct <= 1:
             raise InputError(f"preprocessing: crop_pct is {self.crop_pct}, it must be above 0 and at most 1")
         if self.interpolation not in _RESAMPLING:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary, build_encoder
 from prunecap_lib.attention_maps import mean_map
@@ -293,6 +294,10 @@ def damage(folder, what):
         case "truncated weights":
             data = (folder / "model.safetensors").read_bytes()
             (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+        case "a weight that is no number":
+            weights = load_file(folder / "model.safetensors")
+            weights["projection.norm.weight"][3] = torch.inf
+            save_file(weights, folder / "model.safetensors", {"vocabulary": build().vocabulary.fingerprint()})
         case "no weights":
             (folder / "model.safetensors").unlink()
         case "broken json":
@@ -317,7 +322,7 @@ def damage(folder, what):
     ("truncated weights", "model.safetensors"), ("no weights", "model.safetensors"), ("broken json", "config.json"),
     ("another version", "format 99"), ("unknown setting", "moons"), ("another vocabulary", "vocabulary"),
     ("unknown setting of the schedule", "moons"), ("impossible schedule", "keep rate 1.5"),
-    ("another width", "do not fit"),
+    ("another width", "do not fit"), ("a weight that is no number", "projection.norm.weight holds values"),
 ])
 def test_damage_is_named(tmp_path, what, says):
     build().save(tmp_path / "model")

@@ -1,5 +1,7 @@
 """Does every picture, however odd its file, reach the encoder as timm would have shown it?"""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,8 @@ def test_normalize_takes_bytes_and_floats():
 
 
 @pytest.mark.parametrize("wrong", [{"crop_pct": 0}, {"crop_pct": 1.2}, {"interpolation": "cubic"},
-                                   {"crop_mode": "border"}, {"image_size": 0}, {"std": (1, 1, 0)}])
+                                   {"crop_mode": "border"}, {"image_size": 0}, {"std": (1, 1, 0)},
+                                   {"std": (1, 1, math.inf)}, {"mean": (0, math.nan, 0)}, {"mean": (0, 0)}])
 def test_settings_are_checked(wrong):
     with pytest.raises(InputError, match="preprocessing"):
         Preprocessing(**wrong)

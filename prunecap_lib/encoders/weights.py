@@ -1,12 +1,14 @@
 """Where do an encoder's weights come from? A state dict, a file, an installed package, or timm's hub.
 
-Nothing here unpickles objects: files are safetensors, and the one packaged .pth is read with torch's
-``weights_only``, which admits tensors alone.
+Nothing here unpickles objects: files are safetensors, or torch's, read with ``weights_only``, which admits tensors and
+plain values alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,28 +23,93 @@ from .timm_adapter import LAST_STAGE
 StateDict = Mapping[str, Tensor]
 
 
+class StateDictFile(dict[str, Tensor]):
+    """A file's tensors, which remember the file: messages can name it."""
+
+    def __init__(self, path: Path, tensors: StateDict):
+        super().__init__(tensors)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"weights file {self.path}"
+
+
 def load_weights(encoder: Encoder, state_dict: StateDict) -> None:
     """Copy a timm state dict into ``encoder``; every parameter must be there, timm's classifier may be.
 
-    Raises: CheckpointError that names keys that are missing, unexpected, or of another shape.
+    One that does not fit as it is goes through timm's own conversion first, which knows the names of the authors'
+    files and of older versions, and scales position embeddings.
+
+    Raises: CheckpointError that names keys that are missing, unexpected, of another shape, or no finite numbers.
     """
+    source = state_dict if isinstance(state_dict, StateDictFile) else "state_dict"
+    astray = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    if astray or not state_dict:
+        raise CheckpointError(f"{source} holds {f'no tensor under {astray[0]!r}' if astray else 'nothing'}; give the "
+                              "tensors of a timm model by their names, as its state_dict() does")
     # what a schedule added is not timm's, and stays as it is
     own = {key: value for key, value in encoder.timm_module().state_dict().items() if not key.startswith("added.")}
-    given = {key: value for key, value in state_dict.items()
-             if key in own or not key.startswith(encoder.head_keys)}
+    given, problems = _fitted(encoder, own, state_dict)
+    if problems and (converted := _timm_layout(encoder, state_dict)) is not None:
+        given, problems = _fitted(encoder, own, converted)
+    if problems:
+        raise CheckpointError(f"{source} does not fit encoder {encoder.name} at image_size {encoder.image_size}; "
+                              f"{'; '.join(problems)}. Check its name and image_size")
+    check_numbers(given, own, source)
+    encoder.timm_module().load_state_dict(given, strict=False)
+
+
+def _fitted(encoder: Encoder, own: StateDict, state_dict: StateDict) -> tuple[dict[str, Tensor], list[str]]:
+    """What of ``state_dict`` is the encoder's, and what is wrong with its keys and shapes."""
+    given = {key: value for key, value in state_dict.items() if key in own or not key.startswith(encoder.head_keys)}
     for key, value in given.items():
         # A 1x1 convolution [C', C, 1, 1] is the same matrix as a linear layer [C', C].
         if key in own and value.shape == (*own[key].shape, 1, 1):
             given[key] = value[..., 0, 0]
-    wrong = {"missing": sorted(own.keys() - given.keys()), "unexpected": sorted(given.keys() - own.keys()),
+    # batch norm's counter came later than batch norm, and torch does without it too
+    missing = {key for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked")}
+    wrong = {"missing": sorted(missing), "unexpected": sorted(given.keys() - own.keys()),
              "of another shape": [f"{key} {list(value.shape)}, not {list(own[key].shape)}"
                                   for key, value in given.items()
                                   if key in own and value.shape != own[key].shape]}
-    problems = [f"{what}: {_some(keys)}" for what, keys in wrong.items() if keys]
-    if problems:
-        raise CheckpointError(f"weights do not fit encoder {encoder.name} at image_size "
-                              f"{encoder.image_size}; {'; '.join(problems)}. Check its name and image_size")
-    encoder.timm_module().load_state_dict(given, strict=False)
+    return given, [f"{what}: {_some(keys)}" for what, keys in wrong.items() if keys]
+
+
+def _timm_layout(encoder: Encoder, state_dict: StateDict) -> dict[str, Tensor] | None:
+    """``state_dict`` as timm's loader of this architecture would pass it on; None where it has no way to."""
+    import timm
+
+    from .timm_names import create_timm_model
+
+    architecture = encoder.name.removesuffix(LAST_STAGE)
+    if not timm.is_model(architecture):
+        return None
+    convert = getattr(sys.modules[timm.model_entrypoint(architecture).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    options = {"adapt_layer_scale": True} if architecture.startswith("deit3") else {}
+    with torch.device("meta"):
+        outline = create_timm_model(architecture, encoder.image_size)
+    try:
+        return convert(dict(state_dict), outline, **options)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return None  # a file of something else: what does not fit is told as it stands
+
+
+def check_numbers(given: StateDict, own: StateDict, source: object) -> None:
+    """Raise CheckpointError that names the first tensor whose values cannot be weights: integers, complex, not finite.
+
+    Args: own: the tensors that they are copied into, by the same keys.
+    """
+    for key, value in given.items():
+        if (value.is_floating_point() != own[key].is_floating_point() or value.is_complex() or value.is_meta
+                or value.layout is not torch.strided):
+            raise CheckpointError(f"{source}: {key} is no plain tensor of floats ({value.dtype}, {value.layout}, on "
+                                  f"{value.device}), as weights are; convert it and save the file again")
+        # as float32, in which they will be used
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise CheckpointError(f"{source}: {key} holds values that are not finite numbers; take weights from before "
+                                  "the training broke, or copy the file again")
 
 
 def _some(keys: list[str], most: int = 3) -> str:
@@ -50,14 +117,16 @@ def _some(keys: list[str], most: int = 3) -> str:
     return ", ".join(keys[:most]) + more
 
 
-def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, as float32 on the CPU.
+def load_state_dict_file(path: str | Path) -> StateDictFile:
+    """Tensors of a safetensors file, or of one that torch saved, as float32 on the CPU.
 
-    A relative path that does not exist is looked for in the folder that PRUNECAP_WEIGHTS names.
-    Raises: MissingFileError; CheckpointError where it is not a (whole) safetensors file.
+    As timm reads such files: out of a training's checkpoint come its averaged weights or else its weights, and what
+    wrapping a model added to the names ("module.") is taken off. A relative path that does not exist is looked for in
+    the folder that PRUNECAP_WEIGHTS names.
+
+    Raises: MissingFileError; CheckpointError where it is not a (whole) file of tensors.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from timm.models import clean_state_dict
 
     path, folder = Path(path), os.environ.get("PRUNECAP_WEIGHTS")
     if not path.exists() and folder and (Path(folder) / path).exists():
@@ -65,12 +134,39 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingFileError(f"weights file {path} not found; check the path"
                                + ("" if folder else ", or set PRUNECAP_WEIGHTS to the folder it lies in"))
+    found = _read(path)
+    while inner := next((found[key] for key in ("state_dict_ema", "model_ema", "state_dict", "model")
+                         if isinstance(found.get(key), Mapping)), None):
+        found = inner
+    found = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not found:
+        raise CheckpointError(f"weights file {path} holds no tensors by name; give one of a timm model's state_dict()")
+    tensors = clean_state_dict(found)
+    if len(tensors) < len(found):
+        raise CheckpointError(f"weights file {path} holds a weight twice, with and without \"module.\" before its "
+                              "name; leave one of each")
+    return StateDictFile(path, {key: value.float() if value.is_floating_point() else value
+                                for key, value in tensors.items()})
+
+
+def _read(path: Path) -> dict:
+    """What a file of either kind holds, told by its bytes, not by its name. Raises CheckpointError."""
+    from safetensors.torch import load_file
+
     try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"weights file {path} is not a whole safetensors file ({error}); "
-                              "copy it again, or convert it with safetensors.torch.save_file") from error
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+        with path.open("rb") as file:
+            if file.read(9)[8:] == b"{":  # after the header's length its JSON
+                return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of timm's own training script
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of a damaged file torch and safetensors raise anything, and pickle's advice is bad
+        raise CheckpointError(f"weights file {path} is neither a whole safetensors file nor tensors that torch saved "
+                              f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); copy it again, "
+                              "or convert it with safetensors.torch.save_file") from error
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"weights file {path} holds a {type(found).__name__}, not tensors by name; give one of a "
+                              "timm model's state_dict()")
+    return dict(found)
 
 
 def packaged_state_dict(name: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,6 +152,9 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{name} is {value}; it must be a finite number")
         keep_count(1, self.prune_ratio), check_scorer(self.scorer)
         if self.scorer == "relevance":
             raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "

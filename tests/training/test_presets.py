@@ -106,3 +106,10 @@ def test_encoder_and_decoder_have_learning_rates_of_their_own(tmp_path):
         assert {id(p) in inside for p in group["params"]} == {group["share"] == 0.25}
         assert {p.dim() > 1 for p in group["params"]} == {group["weight_decay"] == 0.1}
     assert [group["share"] for group in parameter_groups(captioner, 0.1)] == [1.0, 1.0]  # as ever: two groups
+
+
+@pytest.mark.parametrize("name", ["clip", "lr", "warmup", "weight_decay", "ema"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_settings_are_finite(name, value):
+    with pytest.raises(InputError, match=f"{name} is {value}"):
+        TrainConfig(**{name: value})

@@ -9,125 +9,231 @@ from __future__ import annotations
 
 import io
 import math
-import struct
+import os
+import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import InputError, MissingFileError, PictureError
 
-_ORIENTATION = 0x0112  # EXIF's number for it
+FORMATS = {  # by Pillow's name; HEIF comes with pillow-heif. Others are left out, above all those that run programs
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "PNG": (".png", ".apng"), "WEBP": (".webp",), "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif",), "HEIF": (".heic", ".heif", ".hif")}
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+"""How names of files end that ``load_image`` reads, in small letters. (It goes by the content all the same.)"""
+MAX_PIXELS = 100_000_000
+"""Most pixels of a picture: they take about a gigabyte while it is read."""
+MAX_JPEG_PIXELS = 4 * MAX_PIXELS
+"""Most pixels of a JPEG that is not progressive: above MAX_PIXELS it is decoded at an eighth of its sides."""
+MAX_BYTES = 500_000_000
+"""Most bytes of a picture's file."""
+_MAX_SCANS = 100  # times that a JPEG may go over its picture; files in use have about ten
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_STRIP = 1 << 20  # pixels that are converted at a time, where that takes more memory than their result
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}  # by EXIF's number for how a picture lies
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
                "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 
 
-def load_image(source: str | Path | Image.Image) -> Image.Image:
-    """Any picture as upright 8-bit RGB.
+def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> Image.Image:
+    """Any picture as upright 8-bit RGB: a path, a file's bytes, a PIL image, or an array [H, W] or [H, W, 3 or 4].
 
-    EXIF rotation is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and float pictures
-    are converted; of an animation the first frame is taken. A JPEG too large to decode safely is decoded at
+    Rotation noted in EXIF, or else XMP, is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and
+    float pictures are converted; of an animation the first frame is taken. A JPEG of more than MAX_PIXELS is decoded at
     an eighth of its size.
 
-    Raises: MissingFileError where there is no such file; PictureError where it is no picture, is damaged, or is
-    too large; InputError for what is neither path nor picture.
+    Raises: MissingFileError where there is no such file; PictureError where it is no regular file, no picture of
+    ``FORMATS``, damaged, or too large; InputError for what is no picture by its type.
     """
     if isinstance(source, Image.Image):
-        with _damage_named(getattr(source, "filename", None) or "in memory"):
+        name = getattr(source, "filename", None) or "in memory"
+        with _damage_named(name):
+            if getattr(source, "tile", None) and source.format not in (*FORMATS, "MPO"):  # MPO: JPEGs in one file
+                raise PictureError(f"picture {name} is in {source.format} format, which is not decoded here; save it "
+                                   "as JPEG or PNG")
+            _check_size(source, name)
             return _to_rgb(source)
-    if not isinstance(source, str | Path):
-        raise InputError(f"a picture must be a path or a PIL image, not {type(source).__name__}")
-    if Path(source).is_dir():
-        raise InputError(f"{source} is a folder; give a picture file in it")
-    if not Path(source).exists():
-        remedy = "download it first" if str(source).startswith(("http://", "https://")) else "check the path"
-        raise MissingFileError(f"picture {source} not found; {remedy}")
-    with _damage_named(source), _open(Path(source), source) as image:
-        return _to_rgb(image)
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,), (4,)):
+            raise InputError(f"an array of {source.dtype} {list(source.shape)} is no picture; give uint8 values, "
+                             "[H, W] or [H, W, 3], one array a picture")
+        return load_image(Image.fromarray(source)) if source.size else decode_image(b"", "in memory")
+    if isinstance(source, bytes | bytearray):
+        return decode_image(bytes(source), "in memory")
+    if isinstance(source, str | os.PathLike):
+        return decode_image(read_picture(source), source)
+    raise InputError(f"a picture must be a path, a file's bytes, a PIL image or an array, not {type(source).__name__}")
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
+def read_picture(path: str | os.PathLike) -> bytes:
+    """A picture file as it lies on disk. Only regular files are opened: a pipe would never end.
+
+    Raises: MissingFileError where there is none; PictureError for another kind of file, one that cannot be opened, and
+    one of more than MAX_BYTES.
+    """
+    try:
+        about = os.stat(path)
+        if stat.S_ISDIR(about.st_mode):
+            raise PictureError(f"{path} is a folder; give a picture file in it")
+        if not stat.S_ISREG(about.st_mode):
+            raise PictureError(f"{path} is a pipe, a socket or a device; save the picture as a file")
+        if about.st_size > MAX_BYTES:
+            raise PictureError(f"picture {path} has {about.st_size:,} bytes, more than the {MAX_BYTES:,} that are "
+                               "read; save it as JPEG")
+        return Path(path).read_bytes() if about.st_size else b""  # files without a size may be the system's, and block
+    except (FileNotFoundError, NotADirectoryError):
+        remedy = "download it first" if str(path).startswith(("http://", "https://")) else "check the path"
+        raise MissingFileError(f"picture {path} not found; {remedy}") from None
+    except PictureError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no name can hold a zero byte
+        raise PictureError(f"picture {path} cannot be opened ({getattr(error, 'strerror', None) or error}); check its "
+                           "name and permissions") from error
+
+
+def decode_image(data: bytes, name: str | os.PathLike) -> Image.Image:
     """A picture file's bytes as upright 8-bit RGB, as ``load_image`` gives it. ``name`` is for messages.
 
-    Raises PictureError where the bytes are no picture, are damaged, or the picture is too large.
+    Raises PictureError where the bytes are no picture of ``FORMATS``, are damaged, or the picture is too large.
     """
-    with _damage_named(name), _open(io.BytesIO(data), name) as image:
+    with _damage_named(name), open_picture(data, name) as image:
         return _to_rgb(image)
+
+
+def open_picture(data: bytes, name: str | os.PathLike) -> Image.Image:
+    """The header of a picture file: a PIL image not decoded yet, of a size that will be. Raises PictureError."""
+    with _damage_named(name):
+        if not data:
+            raise PictureError(f"picture {name} is empty; copy or download it again")
+        if data.startswith(b"\xff\xd8"):  # by itself, for Pillow's own check of the size knows nothing of draft()
+            image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+            if data.count(b"\xff\xda") > _MAX_SCANS:
+                raise PictureError(f"picture {name} is stored in more than {_MAX_SCANS} scans, and would take too long "
+                                   "to decode; save it again")
+        else:
+            image = _open_other(data, name)
+        _check_size(image, name)
+        return image
+
+
+def _open_other(data: bytes, name: str | os.PathLike) -> Image.Image:
+    heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+    if heif:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise PictureError(f"picture {name} is in Apple's HEIC format, which needs a package: pip install "
+                               "pillow-heif, or save the picture as JPEG") from None
+        register_heif_opener()
+    Image.init()
+    try:
+        return Image.open(io.BytesIO(data), formats=[known for known in FORMATS if known in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name} is not a picture in a format that is read ({', '.join(FORMATS)}); save it as JPEG "
+                           "or PNG") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from error
+
+
+def _check_size(image: Image.Image, name: str | os.PathLike) -> None:
+    """Before memory is taken. A JPEG that is too large is set to be decoded at reduced size, where that helps."""
+    pixels = image.width * image.height
+    if not pixels:
+        raise PictureError(f"picture {name} has no pixels ({image.width} x {image.height}); give another")
+    if MAX_PIXELS < pixels <= MAX_JPEG_PIXELS and not image.info.get("progressive"):  # which would save no memory
+        image.draft("RGB", (image.width // 8, image.height // 8))  # does nothing for other formats
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name, f"{image.width:,} x {image.height:,}")
+
+
+def _too_large(name: str | os.PathLike, size: str) -> PictureError:
+    return PictureError(f"picture {name} is too large to decode ({size} pixels; at most {MAX_PIXELS:,}, of a JPEG that "
+                        f"is not progressive {MAX_JPEG_PIXELS:,}); save a smaller copy")
 
 
 @contextmanager
-def _damage_named(name: str | Path):
-    """Turn what Pillow raises on damaged files into one sentence; each of its plugins has its own habit."""
+def _damage_named(name: str | os.PathLike) -> Iterator[None]:
+    """Turn what Pillow raises on damaged files into one sentence: each of its plugins has its own habit."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bad metadata, mostly, which nobody asked for
+            yield
     except InputError:
         raise
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a picture in a format that Pillow reads; "
-                           "save it as JPEG or PNG") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+    except MemoryError as error:
+        raise PictureError(f"picture {name} needs more memory than there is; save a smaller copy") from error
+    except Exception as error:
         raise PictureError(f"picture {name} cannot be read, it seems damaged or cut short ({error}); "
                            "copy or download it again") from error
 
 
-def _open(file: Path | io.BytesIO, name: str | Path) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            return Image.open(file)
-        except Image.DecompressionBombError as error:
-            bomb = error
-    # The plugin itself has no size check, and JPEG can be decoded at 1/8 of each side: a 64th of the memory.
-    if isinstance(file, io.BytesIO):
-        file.seek(0)
+def orientation(image: Image.Image) -> int:
+    """How a picture lies, as EXIF numbers it, from EXIF or else XMP; 1, upright, where neither says so."""
     try:
-        image = JpegImagePlugin.JpegImageFile(file)
-    except SyntaxError:
-        raise PictureError(f"picture {name} is too large to decode ({bomb}); "
-                           "save a smaller copy, or a JPEG, which can be read at reduced size") from bomb
-    image.draft("RGB", (image.width // 8, image.height // 8))
-    return image
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in _TURNS else 1
+    except Exception:
+        return 1  # damaged EXIF: the pixels are still good
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
+    turn = _TURNS.get(orientation(image))
+    grey = image.mode[0] in "IF"  # 16- and 32-bit; Pillow's own conversion clips them at 255
     try:
-        if image.getexif().get(_ORIENTATION, 1) != 1:  # otherwise it would only be copied
-            image = ImageOps.exif_transpose(image)
-    except (SyntaxError, TypeError, KeyError, struct.error):
-        pass  # damaged EXIF: the pixels are still good
-    if image.mode[0] in "IF":  # 16- and 32-bit; Pillow's own conversion clips them at 255
-        image = Image.fromarray(_to_8_bit(np.asarray(image)))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    try:
-        rgb = image.convert("RGB")
+        if grey or image.has_transparency_data:
+            convert = _grey_to_rgb(image) if grey else _over_white
+            rgb = Image.new("RGB", image.size)
+            for box in _strips(image):
+                rgb.paste(convert(image.crop(box)), box[:2])
+        else:
+            rgb = image.convert("RGB")
     except ValueError as error:  # LAB, for one
         raise PictureError(f"a picture in {image.mode} colours cannot be converted; save it as RGB") from error
-    rgb.info = {}  # convert has made a copy; now nothing (EXIF) is left that could rotate it once more
-    return rgb
+    rgb.info = {}  # a copy in any case; now nothing (EXIF) is left that could rotate it once more
+    return rgb if turn is None else rgb.transpose(turn)
 
 
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Grey values of any range as uint8: [0, 65535] for 16-bit; else 1, 255 or 65535 is taken for white."""
-    wide = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    if values.dtype == np.uint16:
-        white = 65535.0
-    elif wide.min() < 0 or wide.max() > 65535:  # no known convention: from darkest to lightest
-        wide = wide - wide.min()
-        white = max(wide.max(), 1e-12)
-    else:
-        limits = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-        white = next(limit for limit in limits if wide.max() <= limit)
-    return np.rint(wide * (255.0 / white)).astype(np.uint8)
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of some rows each, from top to bottom."""
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _grey_to_rgb(whole: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """What turns strips of a 16- or 32-bit picture into RGB: 16 bits from 0 to 65535, else 1, 255 or 65535 is white."""
+    def values(strip: Image.Image) -> np.ndarray:
+        return np.nan_to_num(np.asarray(strip).astype(np.float64), posinf=0.0, neginf=0.0)
+
+    low, high = 0.0, 65535.0
+    if not (whole.mode.startswith("I;16") or whole.format in ("PNG", "PPM")):
+        ends = [(found.min(), found.max()) for found in (values(whole.crop(box)) for box in _strips(whole))]
+        darkest, lightest = min(end[0] for end in ends), max(end[1] for end in ends)
+        if darkest < 0 or lightest > 65535:  # no known convention: from darkest to lightest
+            low, high = darkest, max(lightest, darkest + 1e-12)
+        else:
+            limits = (1.0, 255.0, 65535.0) if whole.mode == "F" else (255.0, 65535.0)
+            high = next(limit for limit in limits if lightest <= limit)
+    return lambda strip: Image.fromarray(np.rint((values(strip) - low) * (255.0 / (high - low))).astype(np.uint8)
+                                         ).convert("RGB")
 
 
 @dataclass(frozen=True)

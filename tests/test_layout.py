@@ -12,7 +12,7 @@ LIBRARY = ROOT / "prunecap_lib"
 # Each may import what stands before it. A package counts as one; within it files may import each other.
 ORDER = ("errors", "files", "devices", "text", "bytepairs", "masks", "recompute", "tokens", "preprocessing",
          "attention", "pruning", "encoders", "decoder", "writer", "decoding", "checkpoint", "captioner", "datasets",
-         "evaluation", "reports", "training", "attention_maps", "costs", "plotting", "cli")
+         "evaluation", "exercises", "reports", "training", "attention_maps", "costs", "plotting", "cli")
 MODULES = sorted(LIBRARY.rglob("*.py"))
 MOST_LINES = 400
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .errors import InputError
 from .preprocessing import Preprocessing
+from .tokens import cell_size
 
 
 def mean_map(attention: Tensor) -> Tensor:
@@ -27,14 +28,22 @@ def kept_mask(kept: Tensor, grid: tuple[int, int]) -> Tensor:
     return mask.view(grid)
 
 
-def scale_map(values: Tensor, size: tuple[int, int], mode: str = "nearest") -> Tensor:
-    """Scale maps [..., H, W] to pixels: size (h, w) -> [..., h, w].
+def scale_map(values: Tensor, size: tuple[int, int], mode: str = "nearest", *,
+              grid: tuple[int, int] | None = None) -> Tensor:
+    """Scale maps [..., H, W] to pixels: size (h, w) -> [..., h, w]; 0 where there are pixels and no cell.
 
     'nearest' shows the cells as they are; 'bilinear' is smoother, and shows detail that was not measured.
+
+    Args: grid: the encoder's, which knows where the cells lie; see ``cell_size``.
     """
-    flat = values.float().reshape(1, -1, *values.shape[-2:])
+    H, W = values.shape[-2:]
+    height, width = cell_size(grid or (H, W), size)
+    covered = max(1, round(H * height)), max(1, round(W * width))  # may be less than the picture, or more
+    flat = values.float().reshape(1, -1, H, W)
     smooth = {"align_corners": False} if mode == "bilinear" else {}
-    return F.interpolate(flat, size=size, mode=mode, **smooth).reshape(*values.shape[:-2], *size)
+    scaled = F.interpolate(flat, size=covered, mode=mode, **smooth)
+    scaled = F.pad(scaled, (0, size[1] - covered[1], 0, size[0] - covered[0]))  # where it is more, that is cut off
+    return scaled.reshape(*values.shape[:-2], *size)
 
 
 def seen_part(picture: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> Image.Image:
@@ -52,10 +61,10 @@ def seen_part(picture: Image.Image, preprocessing: Preprocessing, side: int | No
 
 
 def dim_dropped(picture: Image.Image, kept: Tensor, grid: tuple[int, int], strength: float = 0.82) -> Image.Image:
-    """The picture with the dropped cells faded to white: what is left after pruning."""
+    """The picture with all but the kept cells faded to white: what is left after pruning."""
     if not 0 <= strength <= 1:
         raise InputError(f"strength {strength} is outside [0, 1]")
     pixels = torch.from_numpy(np.array(picture)).float()
-    shown = scale_map(kept_mask(kept, grid), pixels.shape[:2])[..., None]
+    shown = scale_map(kept_mask(kept, grid), pixels.shape[:2], grid=grid)[..., None]
     faded = 255 - (255 - pixels) * (1 - strength)
     return Image.fromarray((pixels * shown + faded * (1 - shown)).round().byte().numpy())

@@ -79,6 +79,7 @@ class Caption:
     kept: Tensor
     """Cells of the grid whose tokens were kept, [K], ascending."""
     grid: tuple[int, int]
+    """The encoder's ``Grid``: it knows where in the picture the cells lie."""
     attention: Tensor | None = None
     """Cross-attention of each word, [T, H, W], mean over layers and heads; dropped cells are 0. With prefix
     tokens a map sums to less than 1: the rest went to them."""
@@ -193,13 +194,23 @@ class Captioner(nn.Module):
     # -- from a picture to words --------------------------------------------------------------------------
 
     def preprocess(self, images) -> Tensor:
-        """Paths, PIL images or a preprocessed tensor [B, 3, S, S] -> tensor on the captioner's device."""
+        """What ``load_image`` takes, one or several, or a preprocessed tensor -> [B, 3, S, S] like the weights.
+
+        Raises what ``load_image`` raises; InputError for a tensor that is not preprocessed.
+        """
+        S = self.preprocessing.image_size
         if not isinstance(images, Tensor):
-            images = [images] if isinstance(images, str) or not isinstance(images, Sequence) else images
-            images = torch.stack([self.preprocessing(load_image(image)) for image in images])
-        elif images.dim() == 3:
+            images = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+            images = [self.preprocessing(load_image(image)) for image in images]
+            images = torch.stack(images) if images else torch.empty(0, 3, S, S)
+        if images.dim() == 3:
             images = images[None]
-        return images.to(self.device)
+        if images.dim() != 4 or images.shape[1:] != (3, S, S) or not images.is_floating_point():
+            raise InputError(f"a tensor of pictures must be floats [B, 3, {S}, {S}] as captioner.preprocessing makes "
+                             f"them, not {images.dtype} {list(images.shape)}")
+        if not images.isfinite().all():
+            raise InputError("a tensor of pictures holds values that are not finite numbers; see to what made it")
+        return images.to(self.projection.linear.weight)
 
     @torch.inference_mode()
     def generate(self, images, *, method: str = "greedy", beam_size: int = 5, max_length: int = 20,
@@ -208,7 +219,8 @@ class Captioner(nn.Module):
         """Write one caption for each picture.
 
         Args:
-            images: paths, PIL images, a preprocessed tensor [B, 3, S, S], or VisualTokens.
+            images: paths, PIL images and what else ``load_image`` takes, one or a list; a preprocessed tensor
+                [B, 3, S, S]; or VisualTokens. Of none, no captions come back.
             method: 'greedy', 'beam' or 'sample' (of this ``temperature``: see ``decoding.sample``).
             max_length: most words written, ``<eos>`` included.
             prune_ratio, scorer: None means the captioner's own.
@@ -218,7 +230,10 @@ class Captioner(nn.Module):
         if was_training := self.training:
             self.eval()
         try:
-            images = images if isinstance(images, VisualTokens) else self.preprocess(images)
+            if not isinstance(images, VisualTokens):
+                images = self.preprocess(images)
+                if not len(images):
+                    return []
             memory, kept = self.look(images, prune_ratio, scorer, generator)
             match method:
                 case "greedy":
@@ -234,7 +249,7 @@ class Captioner(nn.Module):
         finally:
             if was_training:
                 self.train()
-        return [self._caption(ids, log_prob, cells, kept.grid, weights) for ids, log_prob, cells, weights
+        return [self._caption(ids, log_prob, cells, weights) for ids, log_prob, cells, weights
                 in zip(written.ids.tolist(), written.log_prob.tolist(), kept.index.cpu(), maps, strict=True)]
 
     def _looks(self, ids: Tensor, memory: Tensor) -> Tensor:
@@ -252,10 +267,10 @@ class Captioner(nn.Module):
         weights = self._looks(ids, memory).float().mean(dim=(0, 2))                     # [B, T, P+K]
         return kept.scatter(weights[..., kept.prefix_count :]).cpu()
 
-    def _caption(self, ids: list[int], log_prob: float, cells: Tensor, grid, weights: Tensor | None) -> Caption:
+    def _caption(self, ids: list[int], log_prob: float, cells: Tensor, weights: Tensor | None) -> Caption:
         ids = ids[: ids.index(EOS) + 1] if EOS in ids else [i for i in ids if i != PAD]
         words = [self.vocabulary.words[i] for i in ids]
-        return Caption(self.vocabulary.decode(ids), ids, words, log_prob, cells, grid,
+        return Caption(self.vocabulary.decode(ids), ids, words, log_prob, cells, self.encoder.grid,
                        None if weights is None else weights[: len(ids)])
 
     # -- to disk and back ---------------------------------------------------------------------------------

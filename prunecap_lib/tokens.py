@@ -38,6 +38,41 @@ def _follow(group: Tensor, new: Tensor) -> Tensor:
     return new.gather(1, group.clamp(min=0)).masked_fill(group < 0, -1)
 
 
+class Grid(tuple):
+    """(H, W) of an encoder's grid, which also knows where its cells lie: cell (i, j) begins at pixel (i, j) * stride.
+
+    Attributes: cell: side of a cell as a share of the picture's, stride / S; None where nobody knows. Only where the
+    stride divides S do H * W cells fill the picture: a ViT does not see what is left at the right and below, and a
+    Swin's last cells reach over the edge.
+    """
+
+    cell: float | None = None
+
+    @classmethod
+    def of(cls, grid: tuple[int, int], stride: int, image_size: int) -> Grid:
+        """The grid of an encoder that sees ``image_size`` x ``image_size`` pixels."""
+        grid = cls(grid)
+        grid.cell = stride / image_size
+        return grid
+
+
+def cell_size(grid: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
+    """Height and width of a cell in pixels, on a picture of size (h, w) that shows all that the encoder sees.
+
+    Cell (i, j) covers pixels from (i * height, j * width) on. All cells together need not fill the picture: see
+    ``Grid``. Of a bare (H, W) the stride is not known. Then they fill an oblong picture, and a square one that they
+    divide; another square is taken for the encoder's own picture, and the stride for the power of two that gives this
+    grid there, or else the whole number.
+    """
+    (H, W), (h, w) = grid, size
+    if cell := getattr(grid, "cell", None):
+        return cell * h, cell * w
+    if h != w or H != W or h % H == 0 or h < H:
+        return h / H, w / W
+    stride = next((p for p in (64, 32, 16, 8, 4, 2) if H in (h // p, -(-h // p))), h // H)
+    return float(stride), float(stride)
+
+
 @dataclass(frozen=True)
 class VisualTokens:
     """Visual tokens of B pictures, each with the grid cell it came from.
@@ -46,7 +81,7 @@ class VisualTokens:
         x: token features, [B, N, C].
         index: row-major cell of ``grid`` each token came from, [B, N], ascending. It survives pruning,
             so an attention map drawn afterwards is exact. A merged token has the cell of its leader.
-        grid: (H, W) of the encoder's full grid.
+        grid: (H, W) of the encoder's full grid; a ``Grid``, where the encoder itself gave the tokens.
         prefix: CLS and register tokens, [B, P, C]; never pruned. ``None`` where there are none.
         cls_attention: [B, N], attention of the CLS token to each token, where the encoder was asked.
         attention_received: [B, N], mean attention each token gets from all tokens, itself and the prefix included,

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from ..errors import InputError, MissingFileError
-from ..preprocessing import load_image
+from ..preprocessing import load_image, read_picture
 from ..text import tokenize
 
 ImageId = int | str
@@ -99,8 +99,8 @@ class PhotoDataset:
         return load_image(self.paths[i])
 
     def encoded(self, i: int) -> bytes:
-        """Picture i's file as it lies on disk."""
-        return self.paths[i].read_bytes()
+        """Picture i's file as it lies on disk. Raises what ``read_picture`` raises."""
+        return read_picture(self.paths[i])
 
     def references(self) -> dict[ImageId, list[str]]:
         """Captions by image id, as the metrics take them."""

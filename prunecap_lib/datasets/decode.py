@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..preprocessing import Preprocessing
+from ..errors import PictureError
+from ..preprocessing import Preprocessing, open_picture, orientation
 from .base import CaptionDataset
 
 _LONGEST = 4  # times the shorter side: all of the picture is scaled, also what the crop throws away
-_LARGEST = 20_000_000  # bytes of a file that are decoded without Pillow's check for size
 
 
 def exact_pixels(dataset: CaptionDataset, i: int, preprocessing: Preprocessing) -> Tensor:
@@ -35,16 +35,19 @@ def fast_pixels(dataset: CaptionDataset, i: int, preprocessing: Preprocessing) -
 
 
 def _decode(data: bytes) -> Tensor | None:
-    """A JPEG file as uint8 [3, H, W], upright; None for other formats, other colours and damaged files."""
-    from torchvision.io import decode_jpeg
+    """A JPEG file as uint8 [3, H, W]; None where that alone would not be the picture that the exact way gives."""
+    from torchvision.io import ImageReadMode, decode_jpeg
 
-    if data[:2] != b"\xff\xd8" or len(data) > _LARGEST:
+    if data[:2] != b"\xff\xd8":
         return None
     try:
-        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), apply_exif_orientation=True)
-    except RuntimeError:
+        header = open_picture(data, "")  # says how the picture lies, by EXIF or XMP, and refuses what is too large
+        reduced = bool(header.decoderconfig)  # what ``draft`` sets
+        if reduced or header.mode not in ("L", "RGB") or orientation(header) != 1:
+            return None
+        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    except (PictureError, RuntimeError):  # the exact way finds the words for it
         return None
-    return pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels if len(pixels) == 3 else None
 
 
 def _resize_and_crop(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:

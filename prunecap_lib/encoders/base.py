@@ -21,7 +21,7 @@ from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..pruning.predictor import PREDICTOR
 from ..recompute import segment
-from ..tokens import VisualTokens
+from ..tokens import Grid, VisualTokens
 from .when_it_pays import WhenItPays, usual_schedule
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Encoder(nn.Module):
         name: what ``build_encoder`` was asked for.
         image_size: S, the only side it takes.
         channels: C, the width of a token.
-        grid: (H, W); the token of cell (i, j) starts at pixel (i * stride, j * stride).
+        grid: (H, W); the token of cell (i, j) starts at pixel (i * stride, j * stride). (What it has seen is wider:
+            all of the picture, for most. A convolution that pads moves the middle of that by up to half a cell.)
         stride: pixels between neighbouring tokens (a ViT's patch size).
         prefix_tokens: P, class and register tokens.
         preprocessing: how a picture becomes its input.
@@ -58,7 +59,7 @@ class Encoder(nn.Module):
     name: str
     image_size: int
     channels: int
-    grid: tuple[int, int]
+    grid: Grid
     stride: int
     prefix_tokens: int = 0
     preprocessing: Preprocessing

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..preprocessing import Preprocessing
-from ..tokens import VisualTokens
+from ..tokens import Grid, VisualTokens
 from .base import Conv, Mlp, init_weights
 from .sparse import KeptCells, MaskedCells, Pyramid
 
@@ -140,7 +140,7 @@ class ConvNeXt(Pyramid):
         super().__init__()
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
-        self.grid, self.stride = config.grid, config.stride
+        self.stride, self.grid = config.stride, Grid.of(config.grid, config.stride, config.image_size)
         self.count_blocks(config.depths, config.channels, config.grids)
 
         first, last = config.channels[0], config.channels[-1]

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..preprocessing import Preprocessing
-from ..tokens import VisualTokens
+from ..tokens import Grid, VisualTokens
 from .base import Attention, Conv, init_weights
 from .sparse import KeptCells, MaskedCells, Pyramid
 
@@ -239,7 +239,7 @@ class MetaFormer(Pyramid):
         super().__init__()
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
-        self.grid, self.stride = config.grids[-1], config.stride
+        self.stride, self.grid = config.stride, Grid.of(config.grids[-1], config.stride, config.image_size)
         self.count_blocks(config.depths, config.channels, config.grids)
         first = config.channels[0]
         self.stem = nn.Sequential(OrderedDict(

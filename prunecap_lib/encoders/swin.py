@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..preprocessing import Preprocessing
-from ..tokens import VisualTokens
+from ..tokens import Grid, VisualTokens
 from .base import Attention, Block, Conv, init_weights
 from .sparse import Pyramid
 
@@ -179,7 +179,7 @@ class Swin(Pyramid):
         super().__init__()
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels = config.image_size, config.channels[-1]
-        self.grid, self.stride = config.grid, config.stride
+        self.stride, self.grid = config.stride, Grid.of(config.grid, config.stride, config.image_size)
         self.count_blocks(config.depths, config.channels, [(side, side) for side in config.sides])
 
         C = config.channels[0]

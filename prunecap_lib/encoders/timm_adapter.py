@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..preprocessing import Preprocessing
-from ..tokens import VisualTokens
+from ..tokens import Grid, VisualTokens
 from .base import Encoder
 
 LAST_STAGE = "@last_stage"
@@ -49,8 +49,9 @@ class TimmAdapter(Encoder):
             raise InputError(f"encoder {name} fails on a picture of image_size {self.image_size} ({error}); "
                              "try its own size") from error
         self.model.train()
-        self.channels, self.grid = features.shape[-1], self.find_grid(features)
-        self.stride = round(self.image_size / self.grid[0])
+        self.channels, grid = features.shape[-1], self.find_grid(features)
+        self.stride = self.find_stride(grid)
+        self.grid = Grid.of(grid, self.stride, self.image_size)
 
     def set_recompute(self, on: bool) -> None:
         """As timm does it. Raises InputError where it cannot, for this backbone."""
@@ -88,6 +89,15 @@ class TimmAdapter(Encoder):
             raise InputError(f"encoder {self.name}: {N} tokens fill no square grid at image_size "
                              f"{self.image_size}; choose another backbone")
         return side, side
+
+    def find_stride(self, grid: tuple[int, int]) -> int:
+        """What timm says of the last stage, where the grid bears it out: a map may be padded, or be cut off."""
+        even = self.image_size / grid[0]
+        try:
+            told = self.model.feature_info[-1]["reduction"]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            return round(even)
+        return told if abs(self.image_size / told - grid[0]) < 2 else round(even)
 
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size, and for attention."""

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..attention import with_itself
 from ..preprocessing import Preprocessing
-from ..tokens import SIGNALS, VisualTokens
+from ..tokens import SIGNALS, Grid, VisualTokens
 from .base import Attention, Block, Encoder, init_weights
 
 
@@ -82,7 +82,8 @@ class ViT(Encoder):
         super().__init__()
         self.config, self.name, self.preprocessing = config, name, preprocessing
         self.image_size, self.channels, self.stride = config.image_size, config.channels, config.patch
-        self.grid, self.prefix_tokens = config.grid, config.prefix_tokens
+        self.grid = Grid.of(config.grid, config.patch, config.image_size)
+        self.prefix_tokens = config.prefix_tokens
         self.block_channels = (config.channels,) * config.depth
         self.block_tokens = (config.grid[0] * config.grid[1],) * config.depth
         C, N = config.channels, config.grid[0] * config.grid[1]

@@ -14,6 +14,7 @@ from ..attention_maps import dim_dropped, mean_map, scale_map, seen_part
 from ..captioner import Caption
 from ..preprocessing import Preprocessing
 from ..pruning import keep_count
+from ..tokens import cell_size
 from .style import HEAT, style
 
 SIDE = 336  # pixels of a drawn picture
@@ -25,11 +26,11 @@ def show_picture(ax, picture: Image.Image, title: str = "", *, grid: tuple[int, 
     ax.set_title(title)
     ax.axis("off")
     if grid:
-        width, height = picture.size
-        for i in range(1, grid[0]):
-            ax.axhline(i * height / grid[0] - 0.5, color="white", lw=0.7, alpha=0.8)
-        for j in range(1, grid[1]):
-            ax.axvline(j * width / grid[1] - 0.5, color="white", lw=0.7, alpha=0.8)
+        sides = picture.height, picture.width
+        for cells, cell, side, line in zip(grid, cell_size(grid, sides), sides, (ax.axhline, ax.axvline), strict=True):
+            for i in range(1, cells + 1):
+                if i * cell < side - 0.5:  # behind the last cell there may be pixels without one
+                    line(i * cell - 0.5, color="white", lw=0.7, alpha=0.8)
 
 
 def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], *, columns: int = 3, width: int = 30):
@@ -44,12 +45,14 @@ def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], *, col
         return fig
 
 
-def show_map(ax, picture: Image.Image, values: Tensor, title: str = "", *, highest: float | None = None) -> None:
+def show_map(ax, picture: Image.Image, values: Tensor, title: str = "", *, highest: float | None = None,
+             grid: tuple[int, int] | None = None) -> None:
     """An attention map [H, W] over its picture, scaled by interpolation. ``highest``: value of the strongest colour.
 
     The map is opaque where attention is high and clear where there is none, so that the picture stays visible.
+    ``grid``: the encoder's, as for ``scale_map``.
     """
-    heat = scale_map(values, (picture.height, picture.width), "bilinear")
+    heat = scale_map(values, (picture.height, picture.width), "bilinear", grid=grid)
     heat = (heat / (highest or max(float(heat.max()), 1e-9))).clamp(0, 1)
     ax.imshow(picture.convert("L"), cmap="gray", vmin=-120, vmax=300)
     ax.imshow(heat, cmap=HEAT, alpha=(0.85 * heat**0.75).numpy(), vmin=0, vmax=1)
@@ -100,7 +103,7 @@ def draw_scores(picture: Image.Image, scores: Mapping[str, Tensor], grid: tuple[
             order = values.flatten().sort(descending=True, stable=True).indices
             place = torch.empty(len(order)).scatter(0, order.cpu(), torch.arange(len(order), 0, -1).float())
             first, *others = axes[row * columns : (row + 1) * columns]
-            show_map(first, picture, place.view(grid))
+            show_map(first, picture, place.view(grid), grid=grid)
             first.set_title(name, loc="left")
             for ax, ratio in zip(others, ratios, strict=True):
                 title = f"{ratio:.0%} removed" if row == 0 else ""
@@ -128,11 +131,11 @@ def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preproce
         show_picture(axes[0], picture, "what the encoder sees", grid=caption.grid)
         show_picture(axes[1], dim_dropped(picture, caption.kept, caption.grid),
                      f"after prune: {len(caption.kept)} of {H * W} tokens")
-        show_map(axes[2], picture, mean_map(caption.attention), "mean attention of all words")
+        show_map(axes[2], picture, mean_map(caption.attention), "mean attention of all words", grid=caption.grid)
         top.suptitle(f"“{caption.text}”   log p = {caption.log_prob:.2f}", fontsize=13)
         highest = float(caption.attention.flatten().quantile(0.98))
         for ax, word, values in zip(axes_of(bottom, rows, columns), words, caption.attention, strict=False):
-            show_map(ax, picture, values, word, highest=highest)
+            show_map(ax, picture, values, word, highest=highest, grid=caption.grid)
         return fig
 
 

@@ -36,7 +36,7 @@ def draw_samples(pictures: Sequence[Image.Image], captions: Sequence[Caption], r
             show_picture(row[0], picture, "what the encoder sees", grid=caption.grid)
             show_picture(row[1], dim_dropped(picture, caption.kept, caption.grid),
                          f"after prune: {len(caption.kept)} of {H * W}")
-            show_map(row[2], picture, mean_map(caption.attention), "mean attention of all words")
+            show_map(row[2], picture, mean_map(caption.attention), "mean attention of all words", grid=caption.grid)
             said = [textwrap.fill(text, 80) for text in (f"“{caption.text}”", f"a person: {reference}")]
             part.suptitle("\n".join(said), fontsize=10, x=0.02, ha="left")
         return fig

@@ -19,6 +19,7 @@ from ..errors import CheckpointError, PrunecapError
 from ..evaluation import per_image_cider
 from ..files import write_text
 from ..preprocessing import Preprocessing
+from ..tokens import cell_size
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SIDE = 320  # pixels of a small picture's longer side: sharp at the size the page shows, about 15 kB
@@ -73,8 +74,8 @@ def save_small(picture: Image.Image, path: Path) -> tuple[int, int]:
 def pruned_cells(caption: Caption | str, preprocessing: Preprocessing | None, size: tuple[int, int]) -> dict:
     """Which cells were kept, and which part of the picture they divide; nothing where nothing was dropped.
 
-    ``kept``: one bit a cell, row by row, as hexadecimal digits. ``box``: left, top, right, bottom as shares of the
-    picture.
+    ``kept``: one bit a cell, row by row, as hexadecimal digits. ``box``: left, top, right, bottom of what the encoder
+    saw, as shares of the picture; ``across``: how many cells wide and high that is, which need not be a whole number.
     """
     if isinstance(caption, str) or preprocessing is None:
         return {}
@@ -84,4 +85,6 @@ def pruned_cells(caption: Caption | str, preprocessing: Preprocessing | None, si
     digits = -(-cells // 4)
     bits = sum(1 << (4 * digits - 1 - cell) for cell in kept)
     box = [round(edge / side, 4) for edge, side in zip(preprocessing.picture_box(size), size * 2, strict=True)]
-    return {"grid": list(caption.grid), "kept": f"{bits:0{digits}x}", "box": box}
+    height, width = cell_size(caption.grid, (preprocessing.image_size,) * 2)
+    across = [round(preprocessing.image_size / side, 4) for side in (width, height)]
+    return {"grid": list(caption.grid), "across": across, "kept": f"{bits:0{digits}x}", "box": box}

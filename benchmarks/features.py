@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from prunecap_lib import TrainConfig
+from prunecap_lib.costs.memory import autocast, precision_on
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.features import FeatureCache
 from prunecap_lib.errors import MissingFileError
@@ -53,7 +54,7 @@ def step(captioner, optimizer, batches: Iterator, config: TrainConfig) -> tuple[
     started = time.perf_counter()
     images, ids = next(batches)
     loaded = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(precision_on(config, "cpu"), "cpu"):
         loss, _, _ = objective(captioner, images, ids, config)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(captioner.parameters(), config.clip)
@@ -86,7 +87,8 @@ def measure(name: str, config: TrainConfig, dataset, rounds: int) -> dict:
     whole = {side: [load + learn for load, learn in pairs] for side, pairs in times.items()}
     ratios = [slow / fast for slow, fast in zip(whole["end_to_end"], whole["cached"], strict=True)]
     undecoded = [slow / fast for (_, slow), fast in zip(times["end_to_end"], whole["cached"], strict=True)]
-    return {"run": name, "encoder": config.encoder, "weights": weights, "dataset": dataset.name,
+    return {"run": name, "encoder": config.encoder, "precision": precision_on(config, "cpu"), "weights": weights,
+            "dataset": dataset.name,
             "batch_size": config.batch_size, "captions_per_image": config.captions_per_image, "rounds": rounds,
             "steps_per_second": {side: round(1 / statistics.median(seconds), 3) for side, seconds in whole.items()},
             "load_seconds": {side: round(statistics.median(load for load, _ in pairs), 4)

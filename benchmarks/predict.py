@@ -73,7 +73,7 @@ MEASURED = {
     "ViT-Ti, fp32": replace(PRESET, encoder="vit_tiny_patch16_224", batch_size=8),
     "ConvNeXt pico, fp32": replace(PRESET, encoder="convnext_pico"),
     "Swin-T, fp32": replace(PRESET, encoder="swin_tiny_patch4_window7_224", scorer="grid"),
-    "Scenes ViT, bf16": TrainConfig(vocabulary_size=200, batch_size=64),
+    "Scenes ViT, bf16": TrainConfig(vocabulary_size=200, batch_size=64, precision="bf16"),
     "Scenes ConvNeXt, fp32": TrainConfig(vocabulary_size=200, batch_size=64, encoder="convnext", precision="fp32"),
 }
 

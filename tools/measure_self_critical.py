@@ -76,7 +76,7 @@ def row(config: TrainConfig, dataset) -> dict:
     """One run: trained, scored, and what its log says of the samples' rewards and of the loss on given words."""
     result = train(config)
     said = reward_signature(eos=config.reward_eos, baseline=config.baseline, samples=config.samples)
-    return {"reward": said, "config": asdict(config), "seconds": result.history[-1]["seconds"],
+    return {"reward": said, "config": asdict(result.config), "seconds": result.history[-1]["seconds"],
             "rewards": [[line["step"], line["reward"]] for line in result.history if "reward" in line],
             "val_loss": [[line["step"], line["val_loss"]] for line in result.history if "val_loss" in line],
             "after": scored(result.captioner.eval(), dataset)}

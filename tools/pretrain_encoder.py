@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from prunecap_lib import build_encoder
 from prunecap_lib.datasets.scenes import COLOURS, KINDS, Scene, ScenesDataset
+from prunecap_lib.devices import native_bf16
 from prunecap_lib.training.loop import learning_rate
 
 NOTHING = 0
@@ -72,15 +73,16 @@ def pretrain(name: str, out: str | Path, *, pictures: int = 24_000, epochs: int 
     weights = torch.ones(1 + len(KINDS)), torch.ones(1 + len(COLOURS))
     for weight in weights:
         weight[NOTHING] = 0.1  # most cells are empty
+    half = native_bf16(torch.device("cpu"))
     per_epoch = len(pixels) // batch_size
-    bar = tqdm(range(epochs * per_epoch), desc=f"{name} encoder", unit="step")
+    bar = tqdm(range(epochs * per_epoch), desc=f"{name} encoder, {'bf16' if half else 'fp32'}", unit="step")
     for step in bar:
         if step % per_epoch == 0:
             order = torch.randperm(len(pixels))
         batch, order = order[:batch_size], order[batch_size:]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, bar.total, lr, 0.1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = model(normalize(pixels[batch]))
         loss = sum(F.cross_entropy(guess.float().flatten(0, 1), truth[batch].flatten(), weight=weight)
                    for guess, truth, weight in zip(logits, (kinds, colours), weights, strict=True))

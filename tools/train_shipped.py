@@ -139,15 +139,16 @@ def main() -> None:
             if config.dataset == "scenes" and not Path(config.encoder_weights).exists():
                 config.folder.parent.mkdir(parents=True, exist_ok=True)
                 pretrain(config.encoder, config.encoder_weights)
-            captioner = train(config).captioner
+            result = train(config)
             if name in RUNS:
-                ship(name, config, captioner)
+                ship(name, result.config, result.captioner)
         captioner = Captioner.load(folder)
         metrics = (folder if name in RUNS else config.folder) / "metrics.jsonl"
         log = [json.loads(line) for line in metrics.read_text().splitlines()]
         reports = score(name, config, captioner)
-        results = {"config": asdict(config), "minutes": log[-1]["seconds"] / 60, "provenance": provenance(),
-                   "reports": reports}
+        trained = json.loads(json.loads((folder / "config.json").read_text(encoding="utf-8"))["signature"])
+        results = {"config": asdict(config) | {"precision": trained["precision"]},
+                   "minutes": log[-1]["seconds"] / 60, "provenance": provenance(), "reports": reports}
         write_json(data_folder() / "results" / f"{name}.json", results)
         if name in RUNS:
             write_text(folder / "README.md", card(name, config, captioner, results))

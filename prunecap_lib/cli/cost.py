@@ -67,8 +67,8 @@ class CostCommand:
     """With --gpu-memory or --gpu: the encoder is not trained (a checkpoint's stays as it was)."""
     cache_features: bool = False
     """With --gpu-memory or --gpu: train from stored features (with --freeze-encoder)."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """With --gpu-memory or --gpu: of the training."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """With --gpu-memory or --gpu: of the training. auto: bf16, and for --gpu here what this machine trains in."""
     gpu: str | None = None
     """Also predict training on this GPU: rtx3090, rtx4090, a100 (80 GB, SXM), h100 (SXM), several with commas between
     them, 'all', or 'here', whose rates are measured first."""
@@ -93,6 +93,7 @@ def main(argv: list[str]) -> None:
     check_options(command)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
     from ..costs import break_even, latency, ledger
+    from ..costs.memory import precision_on
     from ..reports import provenance
     from .options import set_schedule
     name, captioner, config = model_of(command)
@@ -113,18 +114,19 @@ def main(argv: list[str]) -> None:
             report["break_even"] = asdict(even)
             lines.append(str(even))
     if gpu_memory is not None:
-        batches = largest_batches(config, gpu_memory, found.prune_ratio)
-        report["largest_batch"] = {"gpu_memory": gpu_memory, "precision": config.precision,
+        batches, precision = largest_batches(config, gpu_memory, found.prune_ratio), precision_on(config, "cuda")
+        report["largest_batch"] = {"gpu_memory": gpu_memory, "precision": precision,
                                    "captions_per_image": config.captions_per_image, **batches}
-        lines += ["", f"largest batch that trains on {command.gpu_memory} ({training_words(config)}):",
+        lines += ["", f"largest batch that trains on {command.gpu_memory} ({training_words(config, precision)}):",
                   *(f"  {kind.replace('_', ' '):10} {pictures:7,} pictures" for kind, pictures in batches.items())]
     if command.gpu is not None:
         from .predict import prediction_table, predictions
         rate = None if command.measured_rate is None else 1e12 * command.measured_rate
         rows = predictions(config, command.gpu, prune_ratio=found.prune_ratio, pictures=command.pictures,
                            price=command.price, batch_size=command.batch_size, gpus=command.gpus, rate=rate)
-        report["predicted"] = {"pictures": command.pictures, "precision": config.precision, "rows": rows}
-        lines += ["", *prediction_table(rows, training_words(config), pictures=command.pictures, rate=rate)]
+        precision = " or ".join(sorted({row["precision"] for row in rows}))
+        report["predicted"] = {"pictures": command.pictures, "precision": precision, "rows": rows}
+        lines += ["", *prediction_table(rows, training_words(config, precision), pictures=command.pictures, rate=rate)]
     print(json.dumps(report | {"provenance": provenance()}, indent=1) if command.json else "\n".join(lines))
     if command.figure:
         from ..plotting import describe_ledger, plot_ledger
@@ -201,12 +203,12 @@ def largest_batches(config, gpu_memory: int, prune_ratio: float) -> dict[str, in
             "pruned": largest_batch(replace(config, prune_ratio=prune_ratio), gpu_memory)}
 
 
-def training_words(config) -> str:
+def training_words(config, precision: str) -> str:
     """How a training is set up, in words."""
     encoder = "features stored" if config.cache_features else "encoder frozen" if config.freeze_encoder else \
         "encoder trained"
     captions = "1 caption" if config.captions_per_image == 1 else f"{config.captions_per_image} captions"
-    return f"{config.precision}, {encoder}, {captions} a picture; estimated"
+    return f"{precision}, {encoder}, {captions} a picture; estimated"
 
 
 def table(name: str, ledger) -> list[str]:

@@ -12,6 +12,7 @@ def predictions(config, names: str, *, prune_ratio: float, pictures: int, price:
     """A row for each GPU, all tokens and pruned. ``settings`` go to ``costs.predict``."""
     from ..costs import GPUS, find_gpu, predict
     from ..costs.calibrate import this_machine
+    from ..costs.memory import precision_on
     from ..costs.predict import DoesNotFit
     if pictures < 1:
         raise InputError(f"pictures is {pictures}; an epoch has at least 1")
@@ -24,19 +25,21 @@ def predictions(config, names: str, *, prune_ratio: float, pictures: int, price:
     rows = []
     for device in devices:
         for way, setup in ways.items():
+            about = {"gpu": device.name, "tokens": way, "precision": precision_on(setup, device.kernels)}
             try:
                 found = predict(setup, device, **settings)
             except DoesNotFit as error:
                 if len(devices) == 1:
                     raise
-                rows.append({"gpu": device.name, "tokens": way, "misfit": str(error)})
+                rows.append(about | {"misfit": str(error)})
                 continue
-            rows.append({"gpu": device.name, "tokens": way, "gpus": found.gpus, "batch": found.batch,
-                         "memory": found.memory, "flops_a_picture": found.flops / found.batch,
-                         "limit_seconds": found.limit, "step_seconds": found.seconds, "achieved_flops": found.rate,
-                         "pictures_a_second": found.pictures_a_second, "hours_an_epoch": found.hours(pictures),
-                         "cost_an_epoch": None if price is None else found.cost(pictures, price),
-                         "device": asdict(device)})
+            rows.append(about | {
+                "gpus": found.gpus, "batch": found.batch, "memory": found.memory,
+                "flops_a_picture": found.flops / found.batch, "limit_seconds": found.limit,
+                "step_seconds": found.seconds, "achieved_flops": found.rate,
+                "pictures_a_second": found.pictures_a_second, "hours_an_epoch": found.hours(pictures),
+                "cost_an_epoch": None if price is None else found.cost(pictures, price),
+                "device": asdict(device)})
     return rows
 
 

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..attention import attend
 from ..captioner import Captioner
+from ..devices import native_bf16
 from ..encoders import build_encoder
 from ..errors import InputError
 from ..text import BOS
@@ -204,7 +205,7 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         side = captioner.encoder.image_size
         images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)
         modes.enter_context(watch or nullcontext())
-        with autocast(config.precision, device), nullcontext() if fused else UnfusedAttention():
+        with autocast(precision_on(config, device), device), nullcontext() if fused else UnfusedAttention():
             logits = captioner(images, ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(),
                                label_smoothing=config.label_smoothing)
@@ -216,6 +217,13 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         weights = sum(tensor.nbytes for tensor in captioner.parameters())
         trained = sum(tensor.nbytes for tensor in captioner.parameters() if tensor.requires_grad)
         return live.peak + weights * (bool(config.ema) + config.taught) + trained * (processes > 1)
+
+
+def precision_on(config: TrainConfig, device: str) -> str:
+    """The config's; for "auto", that of a "cuda" GPU, which is not here and taken to have bf16, or of this "cpu"."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device == "cuda" or native_bf16(torch.device(device)) else "fp32"
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from ..captioner import Captioner
 from ..text import Vocabulary
 from ..training import TrainConfig
 from ..training.batches import open_split
+from ..training.machine import settle_precision
+from ..training.processes import device_here
 from .memory import largest_batch
 
 
@@ -20,7 +22,8 @@ def out_of_memory(config: TrainConfig, memory: int | None = None) -> str:
     Args: memory: bytes of the GPU, or of the machine where there is none; None: of the one that is here.
     """
     memory = memory or memory_here()
-    here = dict(vocabulary_size=vocabulary_size(config), device="cuda" if torch.cuda.is_available() else "cpu",
+    config = settle_precision(config, device_here())
+    here = dict(vocabulary_size=vocabulary_size(config), device=device_here().type,
                 processes=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
     # A step in parts holds gradients while it computes others, so what is told to fit must fit so.
     parts = replace(config, accumulate=max(config.accumulate, 2))

@@ -117,9 +117,9 @@ class TrainConfig:
     are. In step t the decay is at most 1 - t^-0.75, so that a short run is averaged over a short time."""
     augment: bool = False
     """Small random crops (never a mirror image: captions say left and right)."""
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """bf16 autocast is two to three times faster on CPUs that have it. fp16, whose loss is scaled, is for GPUs without
-    bf16."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """auto: bf16 autocast where processor or GPU has instructions for it and is two to three times faster so, else
+    fp32; a run goes on with what it began with. fp16, whose loss is scaled, is for GPUs without bf16."""
     checkpoint_activations: bool = False
     """Compute what is inside the encoder's blocks and the decoder's layers again for the backward pass instead of
     keeping it: less memory, the same gradients, up to a third more time."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..captioner import Captioner
+from ..datasets.download import say
 from ..errors import TrainingStopped
 from ..evaluation import token_accuracy
 from ..files import recover_folder
@@ -18,11 +19,11 @@ from .batches import Batches, open_split
 from .config import TrainConfig
 from .epoch_end import EpochEnd
 from .log import Log
-from .machine import fit_to_machine
+from .machine import fit_to_machine, precision_line, settle_precision
 from .monitor import Monitor
 from .objective import objective
 from .outcome import Outcomes
-from .processes import check_same_step, one_after_another, own_random_state, start_accelerator
+from .processes import check_same_start, device_here, one_after_another, own_random_state, start_accelerator
 from .progress import out_of_patience
 from .self_critical import SampledBatches, SelfCritical
 from .start import first_captioner, load_teacher
@@ -39,6 +40,8 @@ class TrainResult:
     out: Path
     history: list[dict]
     """The lines of metrics.jsonl."""
+    config: TrainConfig
+    """With the precision that was taken."""
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
@@ -75,6 +78,7 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
     run; in both cases the last good checkpoint stays. TrainingStopped after SIGTERM or SIGINT: the run is saved.
     """
     from tqdm import tqdm
+    asked, config = config.precision, settle_precision(config, device_here())
     accelerator = start_accelerator(config)
     main, processes = accelerator.is_main_process, accelerator.num_processes
     torch.manual_seed(config.seed)
@@ -82,7 +86,9 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
     one_after_another(accelerator, lambda: recover_folder(saved))
     dataset = open_split(config, "train", config.limit)
     place = saved_place(saved, config, processes)
-    check_same_step(accelerator, step := place.step, saved)
+    check_same_start(accelerator, step := place.step, config, saved)
+    if config.progress and main:
+        say(precision_line(asked, config.precision, accelerator.device))
     captioner = one_after_another(accelerator, lambda: Captioner.load(saved) if step else
                                   first_captioner(config, dataset.captions))
     batches, val = one_after_another(accelerator, lambda: [
@@ -147,4 +153,4 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
             if (epoch + 1) % config.save_every == 0 or last:
                 save(saved, accelerator, model, optimizer, config, Place(step, epoch + 1), kept)
     # Accelerate wrapped forward for autocast; hand back the plain model
-    return TrainResult(accelerator.unwrap_model(kept, keep_fp32_wrapper=False).eval(), folder, log.lines)
+    return TrainResult(accelerator.unwrap_model(kept, keep_fp32_wrapper=False).eval(), folder, log.lines, config)

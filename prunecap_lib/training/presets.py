@@ -57,7 +57,7 @@ def recommended(encoder: str) -> dict:
         keep_last=5,             # Vaswani et al. 2017, section 6.1, average the last 5 checkpoints
         prune_ratio=0.3,         # the presentation's. Flickr8k, equal steps: CIDEr-D .396 pruned, .400 not
         caption_every=1, caption_limit=None, caption_beams=5,  # the whole split by beams of 5, as papers score it
-        precision="bf16",        # measured: 2.5 to 6 times as fast on CPUs with AMX; GPUs since A100 have it
+        precision="auto",        # bf16, measured: 2.5 to 6 times as fast on CPUs with AMX; GPUs since A100 have it
         tracker="tensorboard",
         fast_decode=True,        # measured (data/results/loader.json): 1.6 times the photographs a second, and values
                                  # that differ by 0.01 of 255 in the mean

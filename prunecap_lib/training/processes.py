@@ -22,6 +22,11 @@ PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: one of them may be encoding a whole data set for all."""
 
 
+def device_here() -> torch.device:
+    """Where this process will train."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def start_accelerator(config: TrainConfig):
     """Hugging Face's Accelerator. How many processes there are, where, and whether they shard the weights (FSDP), it
     learns from ``accelerate launch``, ``torchrun`` or Slurm.
@@ -31,7 +36,7 @@ def start_accelerator(config: TrainConfig):
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
-    on_cpu = not torch.cuda.is_available()
+    on_cpu = device_here().type == "cpu"
     if config.precision == "fp16" and on_cpu:
         raise InputError("precision fp16 needs a GPU, and there is none; train with bf16 or fp32")
     # A run before this one, in this process, may have had another precision, which Accelerate would insist on. It has
@@ -93,12 +98,16 @@ def gather_numbers(accelerator, numbers: list[float]) -> Tensor:
     return accelerator.gather(own.to(accelerator.device)).cpu()
 
 
-def check_same_step(accelerator, step: int, folder) -> None:
-    """Raises CheckpointError where processes have found different checkpoints."""
-    steps = gather_numbers(accelerator, [step])[:, 0].int().tolist()
+def check_same_start(accelerator, step: int, config: TrainConfig, folder) -> None:
+    """Raises CheckpointError where processes have found different checkpoints, and InputError where their devices
+    would choose different precisions."""
+    steps, halves = gather_numbers(accelerator, [step, config.precision == "bf16"]).T.int().tolist()
     if len(set(steps)) > 1:
         raise CheckpointError(f"{folder}: processes find checkpoints of different steps there ({steps}); all of them "
                               "must see one folder, on a disk that the machines share")
+    if len(set(halves)) > 1:
+        raise InputError("some of the processes' devices have instructions for bf16 and some have none; choose one "
+                         "precision for all, like --precision fp32")
 
 
 def own_random_state(accelerator, config: TrainConfig) -> None:

@@ -35,6 +35,7 @@ from ..text import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
 from ..tokens import VisualTokens
 from .batches import Batch, Batches, Part
 from .config import TrainConfig
+from .machine import autocast
 from .objective import ratio_loss
 
 _KNOWN = 0.7
@@ -119,8 +120,7 @@ def draw(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[in
     """
     T = config.max_words + 1
     captioner.eval()
-    half = torch.float16 if config.precision == "fp16" else torch.bfloat16
-    with torch.autocast(captioner.device.type, half, enabled=config.precision != "fp32"):
+    with autocast(config, captioner.device):
         tokens = images if isinstance(images, VisualTokens) else captioner.encode(images)
         memory, _ = captioner.look(tokens)
         numbers = torch.stack([torch.rand(config.samples, T, generator=torch.Generator().manual_seed(seed))

@@ -11,6 +11,7 @@ from ..evaluation import per_image_cider, token_accuracy
 from ..reports import caption_split, mean
 from .batches import Batches
 from .config import TrainConfig
+from .machine import autocast
 from .objective import next_words
 from .processes import gather_numbers
 
@@ -35,8 +36,7 @@ def caption_score(captioner: Captioner, dataset: CaptionDataset, config: TrainCo
 
     Raises MissingFileError without Java, whose tokenizer pycocoevalcap uses.
     """
-    device = captioner.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(config, captioner.device):
         captions = caption_split(captioner, dataset, batch_size=config.batch_size, seed=config.seed,
                                  cache_features=config.cache_features, **writing(config))
     texts = {key: caption.text for key, caption in captions.items()}

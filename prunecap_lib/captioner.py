@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from . import checkpoint, decoding
@@ -20,7 +22,7 @@ from .decoder import Decoder
 from .encoders import build_encoder
 from .encoders.weights import check_numbers
 from .errors import CheckpointError, InputError
-from .preprocessing import Preprocessing, load_image
+from .preprocessing import LARGEST_SIDE, Preprocessing, load_image
 from .pruning import (
     ATTENTION_SCORES,
     Schedule,
@@ -30,6 +32,7 @@ from .pruning import (
     prune_tokens,
     relevance_score,
 )
+from .reading import Count, Share
 from .text import BOS, EOS, PAD, Tokenizer
 from .tokens import VisualTokens
 
@@ -40,18 +43,18 @@ class CaptionerConfig:
 
     encoder: str = "vit"
     """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
-    image_size: int = 64
+    image_size: Annotated[int, Meta(ge=1, le=LARGEST_SIDE)] = 64
     """Side of the square picture the encoder sees, in pixels."""
-    prune_ratio: float = 0.3
+    prune_ratio: Share = 0.3
     """Share of the visual tokens removed before cross-attention."""
     scorer: str = "pilot"
     """Which tokens stay: see prunecap_lib.pruning.SCORES."""
-    d_model: int = 192
-    layers: int = 2
-    heads: int = 4
-    ffn: int = 768
-    dropout: float = 0.1
-    max_length: int = 40
+    d_model: Count = 192
+    layers: Annotated[int, Meta(ge=1, le=1000)] = 2
+    heads: Count = 4
+    ffn: Count = 768
+    dropout: Share = 0.1
+    max_length: Annotated[int, Meta(ge=2, le=10_000)] = 40
     """Longest row of ids the decoder can hold, <bos> included."""
     positions: str = "learned"
     """Word positions: 'learned' or 'sinusoidal'."""
@@ -98,6 +101,12 @@ class Projection(nn.Module):
         return self.linear(self.norm(x))
 
 
+def _decoder(config: CaptionerConfig, vocabulary_size: int) -> Decoder:
+    return Decoder(vocabulary_size, d_model=config.d_model, layers=config.layers, heads=config.heads, ffn=config.ffn,
+                   dropout=config.dropout, max_length=config.max_length, positions=config.positions,
+                   tie_weights=config.tie_weights)
+
+
 class Captioner(nn.Module):
     """Encoder, pruning, projection and decoder, with the vocabulary and preprocessing they were trained with."""
 
@@ -115,9 +124,7 @@ class Captioner(nn.Module):
         if preprocessing is not None:
             self.encoder.preprocessing = preprocessing
         self.projection = Projection(self.encoder.channels, config.d_model)
-        self.decoder = Decoder(len(vocabulary), d_model=config.d_model, layers=config.layers, heads=config.heads,
-                               ffn=config.ffn, dropout=config.dropout, max_length=config.max_length,
-                               positions=config.positions, tie_weights=config.tie_weights)
+        self.decoder = _decoder(config, len(vocabulary))
         if config.frozen_encoder:
             self.encoder.requires_grad_(False)
         self.train(self.training)
@@ -287,10 +294,16 @@ class Captioner(nn.Module):
 
         Raises CheckpointError where the folder is missing, damaged, or of another version.
         """
-        parts = checkpoint.read(name_or_path, {field.name for field in fields(CaptionerConfig)})
-        config = CaptionerConfig(**parts.config)
-        captioner = cls(config, parts.vocabulary, preprocessing=parts.preprocessing,
-                        encoder=checkpoint.packaged_encoder(config))
+        parts = checkpoint.read(name_or_path, CaptionerConfig)
+        config = parts.config
+        try:
+            with torch.device("meta"):
+                checkpoint.check_shapes(parts, _decoder(config, len(parts.vocabulary)), "decoder.")
+            captioner = cls(config, parts.vocabulary, preprocessing=parts.preprocessing,
+                            encoder=checkpoint.packaged_encoder(config))
+        except InputError as error:
+            raise CheckpointError(f"checkpoint {parts.folder}: config.json describes no captioner ({error}); copy the "
+                                  "folder again as a whole") from error
         checkpoint.check_predictors(parts, captioner)
         try:
             missing, unexpected = captioner.load_state_dict(parts.state_dict, strict=False)

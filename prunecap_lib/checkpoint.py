@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .bytepairs import read_tokenizer
 from .encoders import build_encoder
@@ -22,7 +23,7 @@ from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
 from .files import recover_folder, replace_folder
 from .preprocessing import Preprocessing
-from .pruning import Schedule
+from .reading import open_file, read_json
 from .text import Tokenizer
 
 FORMAT = 1
@@ -42,7 +43,7 @@ def find(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint, by name or path. Raises CheckpointError naming the choices."""
     for folder in (Path(name_or_path), data_folder() / "checkpoints" / str(name_or_path)):
         recover_folder(folder)
-        if (folder / "config.json").is_file():
+        if os.path.isfile(folder / "config.json"):
             return folder
     raise CheckpointError(f"checkpoint {str(name_or_path)!r}: no folder with a config.json there; "
                           f"shipped are {', '.join(shipped()) or 'none'}, or give the path of a run's checkpoint")
@@ -58,12 +59,28 @@ def versions() -> dict[str, str]:
             **{name: version(name) for name in ("torch", "timm")}}
 
 
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class _Head(Generic[Config]):
+    """config.json."""
+
+    format: int
+    config: Config
+    preprocessing: Preprocessing
+    vocabulary: list[str] | str
+    signature: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Parts:
     """A checkpoint as read: nothing built yet."""
 
     folder: Path
-    config: dict
+    config: Any
+    """A ``CaptionerConfig``."""
     vocabulary: Tokenizer
     preprocessing: Preprocessing
     signature: str
@@ -96,56 +113,49 @@ def save(folder, captioner, *, half: bool = False, signature: str = "") -> None:
         write(new, captioner, half=half, signature=signature)
 
 
-def read(name_or_path, settings: set[str]) -> Parts:
+def read(name_or_path, config: type) -> Parts:
     """Read a checkpoint's folder. Raises CheckpointError naming what is wrong with which file.
 
-    Args: settings: names of the captioner's settings that this version knows.
+    Args: config: ``CaptionerConfig``, which stands below this file.
     """
     from safetensors import SafetensorError, safe_open
     folder = find(name_or_path)
+    again = "copy the folder again as a whole"
+    head = read_json(folder / "config.json", _Head[config], "checkpoint file", again, format=FORMAT, error=CheckpointError)
     try:
-        head = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = head["format"]
-        if found != FORMAT:
-            raise CheckpointError(f"checkpoint {folder}: written in format {found}, this library reads {FORMAT}; "
-                                  "install the version named in its config.json or train again")
-        config, preprocessing = _checked(head["config"], settings, folder), head["preprocessing"]
-        preprocessing = Preprocessing(**{key: tuple(value) if isinstance(value, list) else value
-                                         for key, value in preprocessing.items()})
-        vocabulary = read_tokenizer(head["vocabulary"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, InputError) as error:
-        raise CheckpointError(f"checkpoint {folder}: config.json cannot be used ({error!r}); "
-                              "copy the folder again as a whole") from error
+        vocabulary = read_tokenizer(head.vocabulary)
+    except InputError as error:
+        raise CheckpointError(f"checkpoint {folder}: config.json cannot be used ({error}); {again}") from error
+    weights = folder / "model.safetensors"
+    open_file(weights, "checkpoint file", error=CheckpointError).close()
     try:
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
+        with safe_open(weights, framework="pt") as file:
             fingerprint = (file.metadata() or {}).get("vocabulary")
             state = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint {folder}: model.safetensors is missing or damaged ({error}); "
-                              "copy the folder again as a whole") from error
+        raise CheckpointError(f"checkpoint {folder}: model.safetensors is damaged ({error}); {again}") from error
     if fingerprint != vocabulary.fingerprint():
         raise CheckpointError(f"checkpoint {folder}: config.json's vocabulary ({len(vocabulary)} entries) is not the "
                               "one these weights were trained with; restore both files from one save")
     state = {key: value.float() if value.dtype == torch.float16 else value for key, value in state.items()}
-    if config["tie_weights"]:
+    if head.config.tie_weights and "decoder.embedding.words.weight" in state:
         state["decoder.output.weight"] = state["decoder.embedding.words.weight"]
-    return Parts(folder, config, vocabulary, preprocessing, head.get("signature", ""), state)
-
-
-def _checked(config: dict, settings: set[str], folder: Path) -> dict:
-    unknown = set(config) - settings
-    if unknown:
-        raise CheckpointError(f"checkpoint {folder}: config.json has settings this version does not know "
-                              f"({', '.join(sorted(unknown))}); install the version it was written by")
-    if (schedule := config.get("schedule")) not in (None, "auto"):  # older checkpoints do not name one
-        config["schedule"] = Schedule(**{key: tuple(value) if isinstance(value, list) else value
-                                         for key, value in schedule.items()})
-    return config
+    return Parts(folder, head.config, vocabulary, head.preprocessing, head.signature, state)
 
 
 def packaged(key: str, config) -> bool:
     """Is this weight left out, because a Python package brings it?"""
     return config.encoder_package is not None and key.startswith("encoder.") and not key.startswith("encoder.added.")
+
+
+def check_shapes(parts: Parts, expected: nn.Module, prefix: str) -> None:
+    """Raises CheckpointError where the weights under ``prefix`` are not those of ``expected``, which may be on the meta
+    device: what config.json asks for should be known to fit before memory is taken for it.
+    """
+    for key, tensor in expected.state_dict(prefix=prefix).items():
+        if (there := parts.state_dict.get(key)) is not None and there.shape != tensor.shape:
+            raise CheckpointError(f"checkpoint {parts.folder}: the weights do not fit config.json ({key} has shape "
+                                  f"{tuple(there.shape)}, not {tuple(tensor.shape)}); both must come from one save")
 
 
 def check_predictors(parts: Parts, captioner) -> None:

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from msgspec import Meta
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
@@ -42,6 +44,8 @@ _STRIP = 1 << 20  # pixels that are converted at a time, where that takes more m
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
           8: Image.Transpose.ROTATE_90}  # by EXIF's number for how a picture lies
+LARGEST_SIDE = 4096  # pixels of an encoder's square
+_Mean, _Std = Annotated[float, Meta(ge=-1000, le=1000)], Annotated[float, Meta(ge=1e-4, le=1000)]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
                "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
@@ -248,11 +252,11 @@ class Preprocessing:
         crop_mode: "center" keeps the proportions and cuts; "squash" scales both sides to the square.
     """
 
-    image_size: int = 224
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    image_size: Annotated[int, Meta(ge=1, le=LARGEST_SIDE)] = 224
+    mean: tuple[_Mean, _Mean, _Mean] = IMAGENET_MEAN
+    std: tuple[_Std, _Std, _Std] = IMAGENET_STD
     interpolation: str = "bicubic"
-    crop_pct: float = 1.0
+    crop_pct: Annotated[float, Meta(ge=0.01, le=1)] = 1.0
     crop_mode: str = "center"
 
     def __post_init__(self):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "prunecap_lib"
 # Each may import what stands before it. A package counts as one; within it files may import each other.
-ORDER = ("errors", "files", "devices", "text", "bytepairs", "masks", "recompute", "tokens", "preprocessing",
+ORDER = ("errors", "reading", "files", "devices", "text", "bytepairs", "masks", "recompute", "tokens", "preprocessing",
          "attention", "pruning", "encoders", "decoder", "writer", "decoding", "checkpoint", "captioner", "datasets",
          "evaluation", "exercises", "reports", "training", "attention_maps", "costs", "plotting", "cli")
 MODULES = sorted(LIBRARY.rglob("*.py"))

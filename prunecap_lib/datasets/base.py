@@ -6,12 +6,13 @@ pictures from folders. Pictures are counted by position i; ``image_ids[i]`` is t
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Collection, Container
+from pathlib import Path, PurePath
+from typing import Annotated, Protocol, runtime_checkable
 
+from msgspec import Meta
 from PIL import Image
 
 from ..errors import InputError, MissingFileError
@@ -19,6 +20,8 @@ from ..preprocessing import load_image, read_picture
 from ..text import tokenize
 
 ImageId = int | str
+# as files may hold them: what a 64-bit integer holds, or some text
+StoredId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
 @runtime_checkable
@@ -116,11 +119,55 @@ class PhotoDataset:
                 f"{self.source}; check that folder and caption file are of the same split and complete")
 
 
+def pictures_by_id(entries: Collection[tuple[ImageId, str]], folder: Path, source: Path) -> dict[ImageId, Path]:
+    """Picture files by id, from what a caption file says: (id, name inside ``folder``).
+
+    Raises InputError where an id stands twice, so that nobody can tell whose captions are whose, and where a name leads
+    out of the folder. A picture under two ids is two pictures, which a warning says.
+    """
+    check_ids(entries, f"caption file {source}")
+    names: dict[str, ImageId] = {}
+    for id, name in entries:
+        path = PurePath(name)
+        if "\0" in name or not path.name or path.is_absolute() or ".." in path.parts:
+            raise InputError(f"caption file {source}: the file_name of image {id} is {name!r}, which names no file in "
+                             f"{folder}; give its name from that folder on")
+        names.setdefault(name, id)
+    if len(names) < len(entries):
+        name, id, other = next((name, names[name], id) for id, name in entries if names[name] != id)
+        warnings.warn(f"caption file {source}: {len(entries) - len(names)} pictures have several ids, {name} for one "
+                      f"({id} and {other}); each id counts as a picture of its own", stacklevel=4)
+    return {id: folder / name for id, name in entries}
+
+
+def check_ids(entries: Collection[tuple[ImageId, str]], place: str) -> None:
+    """Raise InputError where two entries (id, what is told of it) have one id, the number 7 and the text "7" included."""
+    seen: dict[str, tuple[ImageId, str]] = {}
+    for id, told in entries:
+        if str(id) in seen:
+            before, what = seen[str(id)]
+            raise InputError(f"{place}: image id {before!r} stands twice, for {what} and for {told}"
+                             + (f" (there as {id!r})" if id != before else "")
+                             + "; give each picture an id of its own, and its captions the same")
+        seen[str(id)] = id, told
+
+
+def unknown_id(id: ImageId, known: Container[ImageId]) -> str:
+    """What to say of an id that is not among the known: whether it is there as another kind."""
+    other = str(id) if isinstance(id, int) else int(id) if id.isdecimal() else None
+    if other not in known:
+        return f'image_id {id} has no entry under "images"; check that both are of the same split'
+    text, number = (id, other) if isinstance(id, str) else (other, id)
+    there = "the number" if isinstance(other, int) else "the text"
+    return (f'image_id {id!r} has no entry under "images", but {there} {other!r} has: the text {text!r} is not the '
+            f"number {number}; write ids alike in both")
+
+
 def list_folder(folder: Path) -> set[str]:
     """Names in a folder: one look, where asking for each of 100,000 files takes long on a network disk."""
     try:
         return set(os.listdir(folder))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise MissingFileError(f"folder {folder} not found or not readable; "
                                "it should hold the pictures") from error
 
@@ -134,23 +181,7 @@ def photos_root(name: str, root: str | Path | None) -> Path:
                                    f"that holds {name}/, or name the data set's own folder as root")
         root = Path(photos) / name
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise MissingFileError(f"data set {name}: folder {root} not found; "
                                "check PRUNECAP_PHOTOS or the root")
     return root
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises MissingFileError, or InputError that names file and line."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFileError(f"file {path} not found") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"file {path}, line {error.lineno}: not valid JSON ({error.msg}); "
-                         "is the download complete?") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"file {path}: not a text file; is it still packed?") from error
-    if not isinstance(content, dict):
-        raise InputError(f"file {path}: holds a JSON {type(content).__name__}, but an object is expected")
-    return content

@@ -8,15 +8,84 @@ et al. 2015 for COCO; Karpathy and Fei-Fei 2015 for the usual split (113,287 / 5
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from ..errors import InputError, MissingFileError
-from .base import ImageId, PhotoDataset, list_folder, read_json
+from ..reading import Natural, read_json
+from .base import ImageId, PhotoDataset, StoredId, check_ids, list_folder, pictures_by_id, unknown_id
+
+_LARGEST_SIDE = 30_000  # pixels
+
+
+class _Image(msgspec.Struct):
+    id: StoredId
+    file_name: str
+
+
+class _Caption(msgspec.Struct):
+    image_id: StoredId
+    caption: str | None = None
+    id: Any = None
+
+
+class _Captions(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Caption]
+
+
+class _Sized(msgspec.Struct):
+    id: StoredId
+    height: Annotated[int, Meta(ge=1, le=_LARGEST_SIDE)]
+    width: Annotated[int, Meta(ge=1, le=_LARGEST_SIDE)]
+
+
+class _Runs(msgspec.Struct):
+    """A mask as lengths of runs, column by column: 0 first, then 1, then 0; or as pycocotools' short text of them."""
+
+    size: tuple[int, int]
+    counts: list[Natural] | str
+
+
+class _Object(msgspec.Struct):
+    image_id: StoredId
+    category_id: int
+    segmentation: list[list[float]] | _Runs | None = None
+    bbox: list[float] | None = None
+    iscrowd: int | bool | None = 0
+    id: Any = None
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Instances(msgspec.Struct):
+    images: list[_Sized]
+    annotations: list[_Object]
+    categories: list[_Category]
+
+
+class _Sentence(msgspec.Struct):
+    raw: str
+
+
+class _KarpathyImage(msgspec.Struct):
+    cocoid: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    split: str
+    filepath: str
+    filename: str
+    sentences: list[_Sentence]
+
+
+class _Karpathy(msgspec.Struct):
+    images: list[_KarpathyImage]
 
 
 class CocoDataset(PhotoDataset):
@@ -29,23 +98,69 @@ class CocoDataset(PhotoDataset):
     def masks(self, i: int) -> list[tuple[str, np.ndarray]]:
         """Category and boolean mask [H, W], in the picture's own pixels, of each object in picture i.
 
-        Crowds are left out: their region is no single object.
-        Raises: MissingFileError without an instances file, InputError where it does not know the picture.
+        Crowds are left out: their region is no single object. Of an object that has a box and no outline, the box is
+        the mask.
+        Raises: MissingFileError without an instances file, InputError where it cannot be used, does not know the
+        picture, or has an object with no region that can be drawn.
         """
-        coco, id = self._instances, self.image_ids[i]
-        if id not in coco.imgs:
-            raise InputError(f"instances file {self.instances}: image_id {id} has no entry under \"images\"; "
-                             "check that captions and instances are of the same split")
-        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[id], iscrowd=False))
-        return [(coco.cats[one["category_id"]]["name"], coco.annToMask(one).astype(bool))
-                for one in annotations]
+        (sizes, objects, names), id = self._objects, self.image_ids[i]
+        if id not in sizes:
+            raise InputError(f"instances file {self.instances}: {unknown_id(id, sizes)}")
+        found = []
+        for one in objects.get(id, []):
+            try:
+                found.append((names[one.category_id], _mask(one, *sizes[id])))
+            except ValueError as error:
+                raise InputError(f"instances file {self.instances}: annotation {one.id} of image {id} has no region "
+                                 f"that can be drawn ({error}); take it out, or get the file again") from error
+        return found
 
     @cached_property
-    def _instances(self):
+    def _objects(self) -> tuple[dict, dict, dict]:
+        """(height, width) and objects by image id, and names of categories by theirs."""
         if self.instances is None:
             raise MissingFileError(f"data set {self.name}: no instances file beside {self.source}; "
                                    "masks need annotations/instances_*.json of the same split")
-        return _index(self.instances)
+        place = f"instances file {self.instances}"
+        content = read_json(self.instances, _Instances, "instances file", "give instances in COCO's format")
+        check_ids([(image.id, f"images[{k}]") for k, image in enumerate(content.images)], place)
+        sizes = {image.id: (image.height, image.width) for image in content.images}
+        names = {category.id: category.name for category in content.categories}
+        objects: dict[ImageId, list[_Object]] = {}
+        for one in content.annotations:
+            if one.image_id not in sizes:
+                raise InputError(f"{place}: annotation {one.id}: {unknown_id(one.image_id, sizes)}")
+            if one.category_id not in names:
+                raise InputError(f"{place}: annotation {one.id} is of category {one.category_id}, which has no entry "
+                                 "under \"categories\"; add its name there, or take the annotation out")
+            if not one.iscrowd:
+                objects.setdefault(one.image_id, []).append(one)
+        return sizes, objects, names
+
+
+def _mask(one: _Object, height: int, width: int) -> np.ndarray:
+    """An object's region as bool [H, W]. Raises ValueError where there is none."""
+    from pycocotools import mask as coder
+
+    runs = one.segmentation
+    if isinstance(runs, _Runs):
+        if runs.size != (height, width):
+            raise ValueError(f"its mask is of {runs.size} pixels, the picture of {(height, width)}")
+        if isinstance(runs.counts, str):
+            return coder.decode({"size": [height, width], "counts": runs.counts.encode()}).astype(bool)
+        if sum(runs.counts) != height * width:
+            raise ValueError("its runs are not as long as the picture")
+        return coder.decode(coder.frPyObjects(msgspec.to_builtins(runs), height, width)).astype(bool)
+    polygons = [points for points in runs or [] if len(points) >= 6 and len(points) % 2 == 0]
+    if not polygons and one.bbox is not None and len(one.bbox) == 4:
+        left, top, w, h = one.bbox
+        polygons = [[left, top, left + w, top, left + w, top + h, left, top + h]]
+    if not polygons:
+        raise ValueError("neither an outline of three points or more nor a box of four numbers")
+    # pycocotools walks along every outline in steps of a fifth of a pixel, however far that leads
+    if any(abs(value) > 2 * max(height, width) for points in polygons for value in points):
+        raise ValueError("it lies far outside the picture")
+    return coder.decode(coder.merge(coder.frPyObjects(polygons, height, width))).astype(bool)
 
 
 def read_coco(root: str | Path, split: str, *, limit: int | None = None,
@@ -83,19 +198,17 @@ def read_coco_files(captions: str | Path, images: str | Path, *, split: str = "v
     Raises: MissingFileError, InputError (see ``PhotoDataset``).
     """
     captions, images = Path(captions), Path(images)
-    coco = _index(captions)
-    texts: dict[ImageId, list[str]] = {id: [] for id in coco.imgs}
-    for annotation in coco.dataset["annotations"]:
-        id = annotation.get("image_id")
-        if id not in texts:
-            raise InputError(f"caption file {captions}: image_id {id} has no entry under \"images\"; "
-                             "check that images and annotations are of the same split")
-        if not isinstance(annotation.get("caption"), str):
-            raise InputError(f"caption file {captions}: annotation {annotation.get('id')} has no caption; "
+    content = read_json(captions, _Captions, "caption file", "give a captions_*.json file in COCO's format")
+    paths = pictures_by_id([(image.id, image.file_name) for image in content.images], images, captions)
+    texts: dict[ImageId, list[str]] = {id: [] for id in paths}
+    for annotation in content.annotations:
+        if annotation.image_id not in texts:
+            raise InputError(f"caption file {captions}: {unknown_id(annotation.image_id, texts)}")
+        if annotation.caption is None:
+            raise InputError(f"caption file {captions}: annotation {annotation.id} has no caption; "
                              "give a captions_*.json file, not instances")
-        texts[id].append(annotation["caption"])
+        texts[annotation.image_id].append(annotation.caption)
     texts = {id: lines for id, lines in texts.items() if lines}
-    paths = {id: images / coco.imgs[id]["file_name"] for id in texts}
     return CocoDataset(name, split, texts, paths, source=captions, limit=limit, check_images=check_images,
                        instances=None if instances is None else Path(instances))
 
@@ -107,38 +220,16 @@ def read_karpathy(file: str | Path, root: str | Path, split: str, *, limit: int 
     splits = ("train", "restval") if split == "train" else (split,)
     have = {folder: list_folder(root / folder) for folder in ("train2017", "val2017")
             if (root / folder).is_dir()}
-    content, texts, paths = read_json(file), {}, {}
-    try:
-        for entry in content["images"]:
-            if entry["split"] not in splits:
-                continue
-            id = int(entry["cocoid"])
-            texts[id] = [sentence["raw"] for sentence in entry["sentences"]]
-            # 2017 has the pictures of 2014, shared out anew and named by their number alone.
-            name = f"{id:012d}.jpg"
-            newer = next((folder for folder, names in have.items() if name in names), None)
-            paths[id] = root / newer / name if newer else root / entry["filepath"] / entry["filename"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"file {file}: not Karpathy's split of COCO (images with cocoid, split, filepath, "
-                         f"filename and sentences; {error!r}); fetch caption_datasets.zip again") from error
+    content = read_json(file, _Karpathy, "split file",
+                        "it is not Karpathy's split of COCO: take dataset_coco.json from caption_datasets.zip")
+    paths = pictures_by_id([(entry.cocoid, f"{entry.filepath}/{entry.filename}") for entry in content.images], root,
+                           file)
+    texts = {entry.cocoid: [sentence.raw for sentence in entry.sentences]
+             for entry in content.images if entry.split in splits}
+    for id in texts:
+        # 2017 has the pictures of 2014, shared out anew and named by their number alone.
+        name = f"{id:012d}.jpg"
+        if newer := next((folder for folder, names in have.items() if name in names), None):
+            paths[id] = root / newer / name
     return CocoDataset("coco-karpathy", split, texts, paths, source=file, limit=limit,
                        check_images=check_images)
-
-
-def _index(path: Path):
-    """A ``pycocotools.coco.COCO`` over a file, without its prints."""
-    from pycocotools.coco import COCO
-
-    content = read_json(path)
-    for key in ("images", "annotations"):
-        if not isinstance(content.get(key), list):
-            raise InputError(f"file {path}: no list \"{key}\"; give an annotation file in COCO's format")
-    coco = COCO()
-    coco.dataset = content
-    try:
-        with redirect_stdout(io.StringIO()):
-            coco.createIndex()
-    except (KeyError, TypeError) as error:
-        raise InputError(f"file {path}: an entry lacks {error}; "
-                         "give an annotation file in COCO's format") from error
-    return coco

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError, MissingFileError, PrunecapError
 from ..files import locked, write_text
+from ..reading import read_text
 from .coco import read_coco_files, read_karpathy
 from .download import WAITS, Archive, check, disk_error, fetch, say
 from .unpack import STATE, check_bytes, copy_in, is_there, unpack
@@ -196,7 +197,7 @@ def _count_once(coco: CocoFiles, root: Path, receipt: str, karpathy: bool, pictu
     Without ``text`` the captions may come later, or be others: these are counted where they lie, each time.
     """
     note = root / STATE / "counted"
-    lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+    lines = read_text(note).splitlines() if note.is_file() else []
     if receipt not in lines or not text:
         _check_counts(coco, root, karpathy, pictures, text)
         if text:

@@ -8,65 +8,104 @@ each.
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
+import re
+import warnings
 from pathlib import Path
 
 from ..errors import InputError, MissingFileError
-from .base import PhotoDataset
+from ..reading import read_text
+from .base import PhotoDataset, pictures_by_id
 
 _LISTS = {"train": "Flickr_8k.trainImages.txt", "dev": "Flickr_8k.devImages.txt",
           "test": "Flickr_8k.testImages.txt"}
+LISTS_AT = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
 
 
 def read_flickr8k(root: str | Path, split: str, *, limit: int | None = None,
                   check_images: bool = True) -> PhotoDataset:
     """One official split: "train" (6,000 pictures), "dev" (also called "val") or "test" (1,000 each).
 
-    An image's id is its file name. Raises: MissingFileError, InputError (see ``PhotoDataset``).
+    Where none of the three official lists is there, as in Kaggle's copy, a split of our own in these proportions; a
+    warning says so. An image's id is its file name. Raises: MissingFileError, InputError (see ``PhotoDataset``).
     """
     root, split = Path(root), "dev" if split == "val" else split
     if split not in _LISTS:
         raise InputError(f"data set flickr8k: no split {split!r}; choose train, dev (or val) or test")
-    captions_file = root / "captions.txt"
+    captions_file = next((root / name for name in ("captions.txt", "captions.csv") if (root / name).exists()),
+                         root / "captions.txt")
     captions = _read_captions(captions_file)
     chosen = {}
-    for name in _read_list(root / _LISTS[split]):
+    for name in _splits(root, split, list(captions)):
         if name not in captions:
             raise InputError(f"caption file {captions_file}: no caption for {name} of {_LISTS[split]}; "
                              "check that both are of the same release and complete")
         chosen[name] = captions[name]
-    paths = {name: root / "Images" / name for name in chosen}
+    paths = pictures_by_id([(name, name) for name in chosen], root / "Images", captions_file)
     return PhotoDataset("flickr8k", split, chosen, paths, source=captions_file, limit=limit,
                         check_images=check_images)
 
 
-def _read_list(path: Path) -> list[str]:
-    if not path.is_file():
-        raise MissingFileError(f"split list {path.name} not found in {path.parent}; it is part of "
-                               "Flickr8k_text.zip of the original release, Kaggle leaves it out")
-    return path.read_text(encoding="utf-8").split()
+def _splits(root: Path, split: str, names: list[str]) -> list[str]:
+    """Names of the pictures of one split, in the order of its list."""
+    lists = {name: root / file for name, file in _LISTS.items() if (root / file).exists()}
+    if not lists:
+        own = own_split(names)
+        warnings.warn(f"data set flickr8k: no {_LISTS[split]} in {root}, so this is a split of our own, always the same: "
+                      + ", ".join(f"{len(pictures):,} {name}" for name, pictures in own.items())
+                      + f"; figures of the official split need its lists, which are in {LISTS_AT}", stacklevel=3)
+        return own[split]
+    if split not in lists:
+        raise MissingFileError(f"split list {_LISTS[split]} not found in {root}, but {_LISTS[next(iter(lists))]} lies "
+                               f"there; it is part of Flickr8k_text.zip of the original release, which {LISTS_AT} has")
+    listed = {name: [line.strip() for line in read_text(file, "split list").splitlines() if line.strip()]
+              for name, file in lists.items()}
+    where: dict[str, str] = {}
+    for name, pictures in listed.items():
+        for picture in pictures:
+            if picture in where:
+                raise InputError(f"split list {lists[name]}: {picture} stands in it and in {lists[where[picture]]}; "
+                                 "a picture belongs to one split, once")
+            where[picture] = name
+    return listed[split]
+
+
+def own_split(names: list[str]) -> dict[str, list[str]]:
+    """Six eighths of the pictures for "train" and one each for "dev" and "test", whatever order they come in.
+
+    They are ranked by a hash of their names, with a seed in front.
+    """
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"0 {name}".encode()).digest())
+    eighth = max(len(names) // 8, 1)
+    return {"train": sorted(ranked[2 * eighth :]), "dev": sorted(ranked[:eighth]),
+            "test": sorted(ranked[eighth : 2 * eighth])}
 
 
 def _read_captions(path: Path) -> dict[str, list[str]]:
-    """Captions by file name, in the file's order."""
-    if not path.is_file():
+    """Captions by file name, in the file's order. Programs write commas, semicolons or tabs between the columns."""
+    if not path.exists():
         raise MissingFileError(f"caption file {path.name} not found in {path.parent}; "
                                "Kaggle's Flickr8k holds captions.txt and a folder Images")
+    text = read_text(path, "caption file")
+    header = re.match(r"image([,;\t])caption\r?\n", text.replace('"', ""))
+    if not header:
+        raise InputError(f"caption file {path}, line 1: expected the header image,caption")
+    comma = header[1]
     captions: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        try:
-            if next(rows, None) != ["image", "caption"]:
-                raise InputError(f"caption file {path}, line 1: expected the header image,caption")
-            for row in rows:
-                if not row:
-                    continue
-                # A comma that nobody quoted belongs to the caption; a line break means an open quote.
-                name, caption = row[0], ",".join(row[1:])
-                if len(row) < 2 or "\n" in caption:
-                    raise InputError(f"caption file {path}, line {rows.line_num}: expected image,caption; "
-                                     "look for a missing comma or an unclosed quote")
-                captions.setdefault(name, []).append(caption)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"caption file {path}, line {rows.line_num}: not readable as CSV ({error}); "
-                             "download it again") from error
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
+    try:
+        next(rows)
+        for row in rows:
+            if not row:
+                continue
+            # A comma that nobody quoted belongs to the caption; a line break means an open quote.
+            name, caption = row[0], comma.join(row[1:])
+            if len(row) < 2 or "\n" in caption:
+                raise InputError(f"caption file {path}, line {rows.line_num}: expected image{comma}caption; "
+                                 "look for a missing comma or an unclosed quote")
+            captions.setdefault(name, []).append(caption)
+    except csv.Error as error:
+        raise InputError(f"caption file {path}, line {rows.line_num}: not readable as CSV ({error}); "
+                         "download it again") from error
     return captions

@@ -16,13 +16,26 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from ..errors import InputError
 from ..files import write_text
-from .base import list_folder, read_json
+from ..reading import read_json, read_text
+from .base import list_folder
 from .download import Archive, disk_error
 
 STATE = ".prunecap"
 _BLOCK = 1 << 20
+
+
+class _File(msgspec.Struct):
+    file_name: str
+
+
+class _Named(msgspec.Struct):
+    """What is asked of a caption file here."""
+
+    images: list[_File]
 
 
 def is_there(archive: Archive, root: Path) -> bool:
@@ -122,13 +135,13 @@ def wanted(members: Iterable[zipfile.ZipInfo], archive: Archive, path: Path) -> 
 
 def read_list(archive: Archive, root: Path) -> dict[str, tuple[int, int]]:
     """CRC-32 and bytes by file, of what was unpacked; empty where that was not done here."""
+    if not _list(archive, root).exists():
+        return {}
+    lines = read_text(_list(archive, root), "list").splitlines()
     try:
-        lines = _list(archive, root).read_text(encoding="utf-8").splitlines()
         rows = [line.split(" ", 2) for line in lines]
         return {name: (int(crc, 16), int(size)) for crc, size, name in rows}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"list {_list(archive, root)} cannot be read ({error}); delete it, it is no more than a "
                          "shortcut") from error
 
@@ -208,7 +221,8 @@ def _named_by_captions(archive: Archive, root: Path) -> set[str]:
     captions = root / "annotations" / f"captions_{archive.folder}.json"
     if not captions.is_file():
         return set()
-    return {image["file_name"] for image in read_json(captions).get("images", [])}
+    content = read_json(captions, _Named, "caption file", "move it away and run the same command again")
+    return {image.file_name for image in content.images}
 
 
 def _same(file: Path, info: zipfile.ZipInfo) -> bool:

@@ -96,8 +96,8 @@ def test_wrong_files_name_what_is_wrong(tmp_path):
     captions = folder / "captions_val2017.json"
     whole = captions.read_text()
     for content, message in [(whole.replace(", ", ",\n")[:-9], r"line \d\d: not valid JSON"),
-                             ("[]", "JSON list, but an object"), ("{}", 'no list "images"'),
-                             ('{"images": [{}], "annotations": []}', "an entry lacks 'id'"),
+                             ("[]", "expected an object, got a list"), ("{}", "missing required field images"),
+                             ('{"images": [{}], "annotations": []}', r"images\[0\]: .*missing required field id"),
                              ('{"images": [], "annotations": []}', "no captioned picture")]:
         captions.write_text(content)
         with pytest.raises(InputError, match=message):

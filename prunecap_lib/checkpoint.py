@@ -121,7 +121,8 @@ def read(name_or_path, config: type) -> Parts:
     from safetensors import SafetensorError, safe_open
     folder = find(name_or_path)
     again = "copy the folder again as a whole"
-    head = read_json(folder / "config.json", _Head[config], "checkpoint file", again, format=FORMAT, error=CheckpointError)
+    head = read_json(folder / "config.json", _Head[config], "checkpoint file", again, format=FORMAT,
+                     error=CheckpointError)
     try:
         vocabulary = read_tokenizer(head.vocabulary)
     except InputError as error:

@@ -33,13 +33,14 @@ _KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "
 def open_file(path: str | Path, what: str = "file", *, error: type[PrunecapError] = InputError) -> BinaryIO:
     """Open a regular file to read its bytes; a pipe or a device is refused at once, where ``open`` would wait for it.
 
-    Raises MissingFileError (or ``error``, where that is another than InputError) where it is not there; ``error`` where
+    Raises MissingFileError (``error`` where that is no kind of InputError) where it is not there; ``error`` where
     it cannot be opened.
     """
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
     except (FileNotFoundError, NotADirectoryError):
-        raise (MissingFileError if error is InputError else error)(f"{what} {path} not found; check the path") from None
+        kind = MissingFileError if issubclass(error, InputError) else error
+        raise kind(f"{what} {path} not found; check the path") from None
     except IsADirectoryError:
         raise error(f"{what} {path} is a folder; give a file in it") from None
     except (OSError, ValueError) as problem:  # ValueError: a name with a null byte
@@ -145,7 +146,7 @@ def _unknown_field(content: Any, raw: Any, at: str = "") -> str | None:
 
 
 def _in_words(message: str, data: bytes) -> str:
-    """msgspec's "Expected `int`, got `null` - at `$.images[3].id`" as "images[3].id is null: expected a whole number"."""
+    """msgspec's "Expected `int`, got `null` - at `$.a[3].id`" as "a[3].id is null: expected a whole number"."""
     message, _, place = message.partition(" - at `$")
     message = re.sub("`([^`]+)`", lambda found: " or ".join(_KINDS.get(kind, kind) for kind in found[1].split(" | ")),
                      message[0].lower() + message[1:])

@@ -18,6 +18,7 @@ from PIL import Image
 from ..errors import InputError, MissingFileError
 from ..preprocessing import load_image, read_picture
 from ..text import tokenize
+from ..text import tokenize
 
 ImageId = int | str
 # as files may hold them: what a 64-bit integer holds, or some text
@@ -105,6 +106,15 @@ class PhotoDataset:
         """Picture i's file as it lies on disk. Raises what ``read_picture`` raises."""
         return read_picture(self.paths[i])
 
+    def stamp(self, i: int) -> tuple[int, int]:
+        """Bytes and time of picture i's file: what changes when it is replaced. Raises MissingFileError."""
+        try:
+            found = self.paths[i].stat()
+        except OSError as error:
+            raise MissingFileError(f"picture {self.paths[i]}: {error.strerror or error}; it was there before, put it "
+                                   "back") from error
+        return found.st_size, found.st_mtime_ns
+
     def references(self) -> dict[ImageId, list[str]]:
         """Captions by image id, as the metrics take them."""
         return dict(zip(self.image_ids, self.captions, strict=True))
@@ -141,7 +151,7 @@ def pictures_by_id(entries: Collection[tuple[ImageId, str]], folder: Path, sourc
 
 
 def check_ids(entries: Collection[tuple[ImageId, str]], place: str) -> None:
-    """Raise InputError where two entries (id, what is told of it) have one id, the number 7 and the text "7" included."""
+    """Raise InputError where two of these (id, what is told of it) have one id; 7 and "7" are one."""
     seen: dict[str, tuple[ImageId, str]] = {}
     for id, told in entries:
         if str(id) in seen:

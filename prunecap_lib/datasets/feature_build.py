@@ -18,15 +18,26 @@ from torch import Tensor
 
 from ..devices import native_bf16
 from ..errors import InputError, MissingFileError, PrunecapError
+from ..files import write_text
 from ..pruning import prune_to_store
+from ..reading import read_json
 from ..tokens import SIGNALS
-from .base import CaptionDataset, ImageId, read_json
+from .base import CaptionDataset, ImageId
+from .feature_checks import (
+    CHECKSUM,
+    PLACES,
+    Description,
+    changed_file,
+    changed_picture,
+    checksums,
+    dtype_of,
+    file_marks,
+    small_pictures,
+)
 from .workers import prepared
 
 _META = "features.json"
 _FORMAT = 1
-# arrays that say where tokens belong, whole numbers, stored where the encoder drops or merges tokens
-PLACES = ("index", "group")
 # scorer and ratio by which tokens are pruned before they are stored
 Pruned = tuple[str, float]
 
@@ -40,11 +51,10 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
     bf16 = native_bf16(device) if bf16 is None else bf16
     pixels = Pixels(dataset, encoder.preprocessing)
     arrays, grid = encode(encoder, pixels[0][None].to(device), bf16, pruned)
-    meta = {"format": _FORMAT, "encoder": encoder.name, "fingerprint": encoder_print, "bf16": bf16, "pruned": pruned,
-            "dataset": dataset.name, "split": dataset.split, "grid": grid,
-            "shapes": {name: array.shape[1:] for name, array in arrays.items()},
-            "checks": _checks(dataset, encoder), "image_ids": dataset.image_ids}
-    partial, sizes = partial_folder(folder), row_bytes(meta)
+    meta = Description(_FORMAT, encoder.name, encoder_print, bf16, dataset.name, dataset.split, tuple(grid),
+                       stored_shapes(arrays, file_marks(dataset, [0])), small_pictures(dataset, encoder),
+                       list(dataset.image_ids), pruned)
+    partial, sizes = partial_folder(folder), meta.row_bytes
     _start(partial, meta, dataset, encoder)
     files = {name: (partial / f"{name}.bin").open("ab") for name in sizes}
     try:
@@ -56,12 +66,13 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
         batches = [list(range(at, min(at + batch_size, len(dataset)))) for at in range(done, len(dataset), batch_size)]
         with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
                   disable=not progress) as bar:
-            for images in prepared(Batched(pixels), batches, workers):
+            for images, marks in prepared(Batched(pixels), batches, workers):
                 arrays, _ = encode(encoder, images.to(device), bf16, pruned)
                 _check_range(arrays, encoder, dataset.image_ids[done : done + len(images)])
-                for name, array in arrays.items():
+                stored = {name: np.asarray(array, dtype_of(name)) for name, array in (arrays | marks).items()}
+                for name, array in (stored | {CHECKSUM: checksums(stored)}).items():
                     # Plain writes: on a full disk they raise, where writing through a memory map crashes.
-                    files[name].write(array.astype(dtype_of(name)).tobytes())
+                    files[name].write(array.tobytes())
                 done += len(images)
                 bar.update(len(images))
         for file in files.values():
@@ -101,40 +112,21 @@ def fingerprint(encoder: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def changed_picture(dataset: CaptionDataset, encoder: torch.nn.Module, checks: list) -> ImageId | None:
-    """The first picture of ``checks`` that no longer looks like it did. Ids do not tell Scenes of two seeds apart.
-
-    Decoders of two machines differ by a step or so: that much is allowed.
-    """
-    at = {id: i for i, id in enumerate(dataset.image_ids)}
-    for id, thumbnail in checks:
-        if id in at and max(abs(a - b) for a, b in zip(_thumbnail(dataset, encoder, at[id]), thumbnail,
-                                                       strict=True)) > 4:
-            return id
-    return None
-
-
-def read_meta(folder: Path) -> dict:
-    if not folder.is_dir():
+def read_meta(folder: Path) -> Description:
+    """``features.json``. Raises MissingFileError; InputError where it cannot be used."""
+    if not os.path.isdir(folder):
         raise MissingFileError(f"feature cache {folder} not found; build it with FeatureCache.open_or_build")
-    meta = read_json(folder / _META)
-    if meta.get("format") != _FORMAT:
-        raise InputError(f"feature cache {folder}: format {meta.get('format')} is not {_FORMAT}, which this "
-                         "version writes; delete the folder, it is built again")
-    return meta
+    return read_json(folder / _META, Description, "feature cache", "delete the folder, it is built again",
+                     format=_FORMAT)
 
 
 def partial_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
-def dtype_of(name: str) -> np.dtype:
-    return np.dtype("<i4" if name in PLACES else "<f2")
-
-
-def row_bytes(meta: dict) -> dict[str, int]:
-    """Bytes of one picture in each file."""
-    return {name: int(np.prod(shape)) * dtype_of(name).itemsize for name, shape in meta["shapes"].items()}
+def stored_shapes(arrays: dict[str, np.ndarray], marks: dict[str, np.ndarray]) -> dict[str, list[int]]:
+    """Shapes of all that is stored of a picture: what the encoder tells, marks of its file, and a checksum."""
+    return {name: list(array.shape[1:]) for name, array in (arrays | marks).items()} | {CHECKSUM: []}
 
 
 class Pixels(torch.utils.data.Dataset):
@@ -151,13 +143,14 @@ class Pixels(torch.utils.data.Dataset):
 
 
 class Batched:
-    """The same, by lists of positions: [B, 3, S, S]."""
+    """The same, by lists of positions: [B, 3, S, S], and what marks their files."""
 
     def __init__(self, pixels: Pixels):
         self.pixels = pixels
 
-    def __getitem__(self, positions: list[int]) -> Tensor:
-        return torch.stack([self.pixels[i] for i in positions])
+    def __getitem__(self, positions: list[int]) -> tuple[Tensor, dict[str, np.ndarray]]:
+        marks = file_marks(self.pixels.dataset, positions)
+        return torch.stack([self.pixels[i] for i in positions]), marks
 
 
 @torch.inference_mode()
@@ -187,31 +180,20 @@ def encode(encoder, images: Tensor, bf16: bool,
     return arrays, tokens.grid
 
 
-def _start(partial: Path, meta: dict, dataset, encoder) -> None:
+def _start(partial: Path, meta: Description, dataset, encoder) -> None:
     """Make the folder, or take up the one that an earlier build of the same features left."""
     try:
-        old = read_json(partial / _META)
-    except (MissingFileError, InputError):
-        old = {}
-    new = json.loads(json.dumps(meta))
-    same = all(old.get(key) == new[key] for key in ("format", "fingerprint", "pruned", "shapes"))
-    if not same or meta["image_ids"][: len(old["image_ids"])] != old["image_ids"] or changed_picture(
-            dataset, encoder, old["checks"]) is not None:
+        old = read_meta(partial)
+        same = (old.fingerprint, old.pruned, old.shapes) == (meta.fingerprint, meta.pruned, meta.shapes) \
+            and meta.image_ids[: len(old.image_ids)] == old.image_ids \
+            and changed_picture(dataset, encoder, old.checks) is None \
+            and changed_file(partial, old, dataset) is None
+    except (OSError, InputError):
+        same = False
+    if not same:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
-    (partial / _META).write_text(json.dumps(meta), encoding="utf-8")
-
-
-def _checks(dataset, encoder) -> list[tuple[ImageId, list[int]]]:
-    """A few pictures in small: ids alone do not tell Scenes of two seeds apart."""
-    some = sorted({0, len(dataset) // 2, len(dataset) - 1})
-    return [(dataset.image_ids[i], _thumbnail(dataset, encoder, i)) for i in some]
-
-
-def _thumbnail(dataset, encoder, i: int) -> list[int]:
-    """Picture i in 4x4 pixels of three colours."""
-    pixels = encoder.preprocessing.to_uint8(dataset.image(i)).float()
-    return torch.nn.functional.adaptive_avg_pool2d(pixels, 4).round().int().flatten().tolist()
+    write_text(partial / _META, json.dumps(asdict(meta)))
 
 
 def _check_space(folder: Path, needed: int, pictures: int) -> None:

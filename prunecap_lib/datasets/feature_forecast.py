@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import torch
 
 from ..devices import native_bf16
 from .base import CaptionDataset
-from .feature_build import Pruned, encode, row_bytes
+from .feature_build import Pruned, encode, stored_shapes
+from .feature_checks import dtype_of, file_marks
 from .features import default_folder
 
 
@@ -62,8 +64,10 @@ def forecast_features(dataset: CaptionDataset, encoder: torch.nn.Module, folder:
     warm = time.perf_counter()
     encode(encoder, images.to(device), bf16, pruned)
     encoded = time.perf_counter()
-    shapes = {name: array.shape[1:] for name, array in arrays.items()}
+    sizes = [math.prod(shape) * dtype_of(name).itemsize
+             for name, shape in stored_shapes(arrays, file_marks(dataset, [0])).items()]
     disk = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    return Forecast(folder=folder, pictures=len(dataset), shapes=shapes,
-                    picture_bytes=sum(row_bytes({"shapes": shapes}).values()), free_bytes=shutil.disk_usage(disk).free,
+    return Forecast(folder=folder, pictures=len(dataset),
+                    shapes={name: array.shape[1:] for name, array in arrays.items()}, picture_bytes=sum(sizes),
+                    free_bytes=shutil.disk_usage(disk).free,
                     load_seconds=(loaded - started) / n, encode_seconds=(encoded - warm) / n, workers=workers)

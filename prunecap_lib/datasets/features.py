@@ -1,14 +1,15 @@
 """How does training skip a frozen encoder? Its tokens are computed once and kept on disk as 16-bit floats.
 
 A cache is a folder: one raw file an array (``x.bin`` [n, N, C] and so on), read through memory maps, and
-``features.json`` with shapes, the encoder's fingerprint and the picture ids. While it is built, the folder is
-called ``NAME.partial``; an interrupted build goes on where it stopped.
+``features.json`` with shapes, the encoder's fingerprint and the picture ids (see ``feature_checks``). While it is
+built, the folder is called ``NAME.partial``; an interrupted build goes on where it stopped.
 
 Shapes: n pictures, B of them in a batch, N visual tokens, P prefix tokens, C channels.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,17 +24,8 @@ from ..files import locked
 from ..tokens import VisualTokens
 from .base import CaptionDataset, ImageId
 from .download import say
-from .feature_build import (
-    PLACES,
-    Pruned,
-    build,
-    changed_picture,
-    dtype_of,
-    fingerprint,
-    partial_folder,
-    read_meta,
-    row_bytes,
-)
+from .feature_build import Pruned, build, fingerprint, partial_folder, read_meta
+from .feature_checks import CHECKSUM, DIGEST, PLACES, STAMP, changed_file, changed_picture, checksums, dtype_of
 
 
 class FeatureCache:
@@ -49,18 +41,19 @@ class FeatureCache:
         """
         self.folder = Path(folder)
         self.meta = read_meta(self.folder)
-        self.grid = tuple(self.meta["grid"])
-        rows = {id: row for row, id in enumerate(self.meta["image_ids"])}
-        self.image_ids = list(self.meta["image_ids"] if image_ids is None else image_ids)
+        self.grid = self.meta.grid
+        rows = {id: row for row, id in enumerate(self.meta.image_ids)}
+        self.image_ids = list(self.meta.image_ids if image_ids is None else image_ids)
         lacking = [id for id in self.image_ids if id not in rows]
         if lacking:
             raise InputError(f"feature cache {folder}: no features of image {lacking[0]} "
                              f"({len(lacking)} pictures lack); build it for this data set")
         self._rows = np.array([rows[id] for id in self.image_ids], dtype=np.int64)
-        for name, size in row_bytes(self.meta).items():
+        self._whole = np.zeros(len(rows), bool)  # rows whose checksum was compared
+        for name, size in self.meta.row_bytes.items():
             file = self.folder / f"{name}.bin"
             if not file.is_file() or file.stat().st_size != size * len(rows):
-                raise InputError(f"feature cache {folder}: {file.name} is missing or cut short; "
+                raise InputError(f"feature cache {folder}: {file.name} is missing, cut short or too long; "
                                  "delete the folder, it is built again")
 
     @classmethod
@@ -110,21 +103,36 @@ class FeatureCache:
     def tokens(self, indices: Sequence[int] | Tensor, dtype: torch.dtype = torch.float32) -> VisualTokens:
         """Tokens of the pictures at these positions of the data set, in this order: x is [B, N, C]."""
         rows = self._rows[np.asarray(indices, dtype=np.int64)]
-        values = {name: torch.from_numpy(array[rows]) for name, array in self._arrays.items()}
-        values = {name: value.long() if name in PLACES else value.to(dtype) for name, value in values.items()}
-        if (pruned := self.meta.get("pruned")) is not None:
-            values["pruned"] = tuple(pruned)
+        stored = {name: array[rows] for name, array in self._arrays.items()}
+        self._check(rows, stored)
+        values = {name: torch.from_numpy(array).to(torch.long if name in PLACES else dtype)
+                  for name, array in stored.items() if name not in (CHECKSUM, STAMP, DIGEST)}
+        if self.meta.pruned is not None:
+            values["pruned"] = self.meta.pruned
         return (VisualTokens if "index" in values else VisualTokens.full)(grid=self.grid, **values)
 
     def pooled(self, batch_size: int = 256) -> Tensor:
         """The mean over each picture's tokens, float32 [n, C]: one vector a picture, to find neighbours."""
         return torch.cat([self.tokens(part).x.mean(1) for part in torch.arange(len(self)).split(batch_size)])
 
+    def _check(self, rows: np.ndarray, stored: dict[str, np.ndarray]) -> None:
+        """Compare checksums of rows that this process reads for the first time. Raises InputError."""
+        new = ~self._whole[rows]
+        if CHECKSUM not in stored or not new.any():
+            return
+        some = {name: array[new] for name, array in stored.items()}
+        wrong = checksums(some) != some[CHECKSUM]
+        if wrong.any():
+            raise InputError(f"feature cache {self.folder}: the features of image "
+                             f"{self.meta.image_ids[rows[new][wrong.argmax()]]} are damaged; delete the folder, it is "
+                             "built again")
+        self._whole[rows] = True
+
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: np.memmap(self.folder / f"{name}.bin", dtype_of(name), "r",
-                                shape=(len(self.meta["image_ids"]), *shape))
-                for name, shape in self.meta["shapes"].items()}
+                                shape=(len(self.meta.image_ids), *shape))
+                for name, shape in self.meta.shapes.items()}
 
     def __getstate__(self):
         # A pickled memory map carries all its data; a data loader's worker opens the files itself.
@@ -145,21 +153,25 @@ def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module, pruned: Pr
 
 def _serves(folder: Path, encoder_print: str, pruned: Pruned | None, dataset, encoder) -> bool:
     """Are all features there? False where none are, or those of the first pictures. Raises InputError for others."""
-    if not folder.exists():
+    if not os.path.exists(folder):
         return False
     meta = read_meta(folder)
-    if meta["fingerprint"] != encoder_print:
+    if meta.fingerprint != encoder_print:
         raise InputError(f"feature cache {folder}: made by an encoder with other weights or preprocessing "
                          f"than this {encoder.name}; delete the folder or name another")
-    if (before := meta.get("pruned")) != (list(pruned) if pruned else None):
-        raise InputError(f"feature cache {folder}: holds {_said(before)}, and asked for are {_said(pruned)}; delete "
-                         "the folder or name another")
-    if (id := changed_picture(dataset, encoder, meta["checks"])) is not None:
-        raise InputError(f"feature cache {folder}: made from other pictures, image {id} has changed; "
+    if meta.pruned != pruned:
+        raise InputError(f"feature cache {folder}: holds {_said(meta.pruned)}, and asked for are {_said(pruned)}; "
                          "delete the folder or name another")
-    if not set(dataset.image_ids) - set(meta["image_ids"]):
+    FeatureCache(folder)  # all its files are there
+    changed = changed_picture(dataset, encoder, meta.checks)
+    if changed is None:
+        changed = changed_file(folder, meta, dataset)
+    if changed is not None:
+        raise InputError(f"feature cache {folder}: made from other pictures, image {changed} has changed; "
+                         "delete the folder or name another")
+    if not set(dataset.image_ids) - set(meta.image_ids):
         return True
-    if dataset.image_ids[: len(meta["image_ids"])] != meta["image_ids"]:
+    if dataset.image_ids[: len(meta.image_ids)] != meta.image_ids:
         raise InputError(f"feature cache {folder}: made for other pictures than this {dataset.split} "
                          "split has; delete the folder or name another")
     return False

@@ -52,7 +52,7 @@ def _splits(root: Path, split: str, names: list[str]) -> list[str]:
     lists = {name: root / file for name, file in _LISTS.items() if (root / file).exists()}
     if not lists:
         own = own_split(names)
-        warnings.warn(f"data set flickr8k: no {_LISTS[split]} in {root}, so this is a split of our own, always the same: "
+        warnings.warn(f"data set flickr8k: no {_LISTS[split]} in {root}, so this is a split of our own: "
                       + ", ".join(f"{len(pictures):,} {name}" for name, pictures in own.items())
                       + f"; figures of the official split need its lists, which are in {LISTS_AT}", stacklevel=3)
         return own[split]

@@ -22,8 +22,9 @@ from PIL import Image
 
 from ..errors import InputError, PictureError, PrunecapError
 from ..files import file_sha256, locked, write_text
+from ..reading import read_bytes, read_json
 from .base import CaptionDataset
-from .shard_index import INDEX, Index, Plan, Shard, ShardSettings, parse_index, read_plan, split_folder
+from .shard_index import INDEX, Index, LeftOut, Plan, Shard, ShardSettings, parse_index, split_folder
 from .workers import prepared
 
 _AT_ONCE = 16  # pictures that a worker hands over together
@@ -105,12 +106,12 @@ def _build(dataset, folder: Path, plan: Plan, workers: int, max_unreadable: floa
                         continue
                     unreadable += 1
                     say(f"left out: {about['why']}")
-                    writer.unreadable.append({"image_id": sample["image_id"], "why": about["why"]})
+                    writer.unreadable.append(LeftOut(sample["image_id"], about["why"]))
                     _check_share(folder, unreadable, len(dataset), max_unreadable, about["why"])
             done[k] = writer.shard
             write_text(work / f"{k:05d}.json", json.dumps(asdict(writer.shard)))
     index = Index(plan, [done[k] for k in range(len(chunks))])
-    _check_share(folder, unreadable, len(dataset), max_unreadable, index.unreadable[0]["why"] if unreadable else "")
+    _check_share(folder, unreadable, len(dataset), max_unreadable, index.unreadable[0].why if unreadable else "")
     write_text(folder / INDEX, index.to_json())
     shutil.rmtree(work)
     return index
@@ -195,14 +196,13 @@ def _earlier(folder: Path, plan: Plan) -> dict[int, Shard]:
     """Shards that earlier calls say they have finished, by number. Raises InputError where the plan was another."""
     work, found = folder / ".unfinished", {}
     if (folder / INDEX).exists():
-        index = parse_index((folder / INDEX).read_bytes(), folder / INDEX)
+        index = parse_index(read_bytes(folder / INDEX, "shard index"), folder / INDEX)
         before, found = index.plan, {int(Path(shard.name).stem): shard for shard in index.shards}
     elif (work / "plan.json").exists():
-        try:
-            before = read_plan(json.loads((work / "plan.json").read_bytes()))
-            found = {int(record.stem): Shard(**json.loads(record.read_bytes())) for record in work.glob("[0-9]*.json")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{work} is damaged ({error!r}); delete it, all shards are then written again") from error
+        again = f"delete {work}, all shards are then written again"
+        before = read_json(work / "plan.json", Plan, "plan of shards", again)
+        found = {int(record.stem): read_json(record, Shard, "record of a shard", again)
+                 for record in work.glob("[0-9]*.json")}
     else:
         return {}
     if before != plan:
@@ -217,7 +217,7 @@ def _is_whole(folder: Path, shard: Shard, dataset: CaptionDataset) -> bool:
     if not path.is_file() or path.stat().st_size != shard.bytes or file_sha256(path) != shard.sha256:
         return False
     at = {id: i for i, id in enumerate(dataset.image_ids)} if shard.unreadable else {}
-    return all(_unreadable(dataset, at[one["image_id"]]) for one in shard.unreadable)
+    return all(one.image_id in at and _unreadable(dataset, at[one.image_id]) for one in shard.unreadable)
 
 
 def _unreadable(dataset: CaptionDataset, i: int) -> bool:

@@ -9,12 +9,15 @@ which tar each JPEG begins.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from ..errors import InputError
-from .base import ImageId
+from ..reading import Count, Natural, parse_json
+from .base import StoredId, check_ids
 
 INDEX = "index.json"
 FORMAT = 1
@@ -40,25 +43,34 @@ class ShardSettings:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A picture that is in no shard."""
+
+    image_id: StoredId
+    why: str
+
+
+@dataclass(frozen=True)
 class Shard:
     """One tar and what lies in it, by position: ``offsets[k]``, ``lengths[k]`` are the bytes of ``image_ids[k]``."""
 
-    name: str
-    bytes: int
-    sha256: str
-    image_ids: list[ImageId] = field(repr=False)
-    captions: list[list[str]] = field(repr=False)
-    offsets: list[int] = field(repr=False)
-    lengths: list[int] = field(repr=False)
-    unreadable: list[dict] = field(default_factory=list)
-    """Pictures that are not in it, each with "image_id" and "why"."""
+    # A name leads to a file, and an index may come from a server.
+    name: Annotated[str, Meta(pattern=r"^\d{5,9}\.tar$")]
+    bytes: Natural
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    image_ids: list[StoredId] = field(repr=False)
+    captions: list[Annotated[list[str], Meta(min_length=1)]] = field(repr=False)
+    offsets: list[Natural] = field(repr=False)
+    lengths: list[Count] = field(repr=False)
+    unreadable: list[LeftOut] = field(default_factory=list)
 
     def __post_init__(self):
-        # A name leads to a file, and an index may come from a server.
-        if not re.fullmatch(r"\d+\.tar", self.name) or not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"shard {self.name!r} with checksum {self.sha256!r}")
         if not len(self.image_ids) == len(self.captions) == len(self.offsets) == len(self.lengths):
             raise ValueError(f"shard {self.name}: lists of different lengths")
+        ends = [0, *(at + length for at, length in zip(self.offsets, self.lengths, strict=True))]
+        starts = [*(at - BLOCK for at in self.offsets), self.bytes]
+        if any(start < end for start, end in zip(starts, ends, strict=True)):
+            raise ValueError(f"shard {self.name}: its pictures do not lie one behind the other")
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Plan:
     split: str
     source: str
     """Checksum of the ids and captions."""
-    pictures: int
+    pictures: Count
     settings: ShardSettings
 
     def differences(self, other: Plan) -> list[str]:
@@ -91,30 +103,38 @@ class Index:
                           ensure_ascii=False)
 
     @property
-    def unreadable(self) -> list[dict]:
-        """Pictures that were left out, each with "image_id" and "why"."""
+    def unreadable(self) -> list[LeftOut]:
+        """Pictures that were left out."""
         return [one for shard in self.shards for one in shard.unreadable]
 
 
-def read_plan(content: dict) -> Plan:
-    """Raises KeyError, TypeError."""
-    return Plan(content["dataset"], content["split"], content["source"], content["pictures"],
-                ShardSettings(**content["settings"]))
+@dataclass(frozen=True)
+class _Content:
+    """The file: a plan's fields, with the shards beside them."""
+
+    format: int
+    dataset: str
+    split: str
+    source: str
+    pictures: Count
+    settings: ShardSettings
+    shards: list[Shard]
 
 
-def parse_index(text: str | bytes, place: str | Path) -> Index:
-    """An index from its file's text. Raises InputError that names ``place``."""
-    try:
-        content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise InputError(f"shard index {place}: format {content['format']} is not {FORMAT}, which this version "
-                             "reads; write the shards again with `prunecap data shards`")
-        return Index(read_plan(content), [Shard(**shard) for shard in content["shards"]])
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"shard index {place} is damaged or none of `prunecap data shards` ({error!r}); "
-                         "run that command again") from error
+def parse_index(data: bytes, place: str | Path) -> Index:
+    """An index from its file's bytes. Raises InputError that names ``place``."""
+    remedy = "it is damaged or none of `prunecap data shards`: run that command again"
+    content = parse_json(data, _Content, f"shard index {place}", remedy, format=FORMAT)
+    index = Index(Plan(content.dataset, content.split, content.source, content.pictures, content.settings),
+                  content.shards)
+    check_ids([(id, shard.name) for shard in index.shards for id in shard.image_ids], f"shard index {place}")
+    held = sum(len(shard.image_ids) for shard in index.shards) + len(index.unreadable)
+    if held != content.pictures:
+        raise InputError(f"shard index {place}: it tells of {held:,} pictures and says they are {content.pictures:,}; "
+                         f"{remedy}")
+    if any(shard.name != f"{k:05d}.tar" for k, shard in enumerate(index.shards)):
+        raise InputError(f"shard index {place}: its shards are not 00000.tar, 00001.tar and so on; {remedy}")
+    return index
 
 
 def split_folder(split: str) -> str:

@@ -6,11 +6,13 @@ file, no memory map and no scan; ``order`` gives an epoch that is shuffled and s
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections import OrderedDict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError, MissingFileError
 from ..preprocessing import decode_image
+from ..reading import open_file, parse_json, read_bytes
 from .base import ImageId
 from .shard_cache import IN_USE, ShardCache, fetch_index, is_url
 from .shard_index import BLOCK, INDEX, WINDOW, Index, Shard, parse_index, split_folder
@@ -31,8 +34,8 @@ class LocalShards:
 
     def open(self, shard: Shard) -> io.FileIO:
         try:
-            return (self.folder / shard.name).open("rb", buffering=0)
-        except FileNotFoundError:
+            return open_file(self.folder / shard.name, "shard")
+        except MissingFileError:
             raise MissingFileError(f"shard {self.folder / shard.name} not found, but {INDEX} beside it names it; "
                                    "copy it there, or run `prunecap data shards` again: it writes what lacks") from None
 
@@ -57,6 +60,8 @@ class ShardDataset:
         self._length = np.array([size for shard in index.shards for size in shard.lengths][:limit], np.int64)
         self._sequence = list(range(len(counts)))  # shards as they will be read
         self._handles: OrderedDict[int, io.FileIO] = OrderedDict()
+        # whose checksum was compared, by any of a data loader's workers: once a run
+        self._whole = torch.zeros(len(counts), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -67,14 +72,27 @@ class ShardDataset:
         Raises: MissingFileError where the shard is not there; InputError where it is not the one of the index.
         """
         shard, offset, length = self.shards[self._shard[i]], int(self._offset[i]), int(self._length[i])
-        read = os.pread(self._handle(int(self._shard[i])), BLOCK + length, offset - BLOCK)
-        header, data = read[:BLOCK], read[BLOCK:]
-        # The tar's own header stands before the picture: of another build, it would say so.
-        name = header[:100].rstrip(b"\0")
-        if len(data) != length or header[124:135] != b"%011o" % length or not name.endswith(b".jpg"):
+        whole = length + -length % BLOCK
+        read = os.pread(self._handle(int(self._shard[i])), 2 * BLOCK + whole + _ABOUT, offset - BLOCK)
+        header, data, rest = read[:BLOCK], read[BLOCK : BLOCK + length], read[BLOCK + whole :]
+        # The tar speaks for itself: its header says what stands there, and behind the picture whose it is.
+        name, size = header[:100].rstrip(b"\0"), rest[124:135]
+        if len(data) != length or header[124:135] != b"%011o" % length or not name.endswith(b".jpg") \
+                or rest[:100].rstrip(b"\0") != name[:-3] + b"json" or not size.isdigit():
             raise InputError(f"shard {shard.name}: no picture of {length} bytes at {offset}, where the index has image "
                              f"{self.image_ids[i]}; {_REMEDY}")
+        about = rest[BLOCK : BLOCK + int(size, 8)]
+        if len(about) < int(size, 8):  # long captions
+            about = os.pread(self._handle(int(self._shard[i])), int(size, 8), offset + whole + BLOCK)
+        said = parse_json(about, _About, f"shard {shard.name}, {name.decode()}", _REMEDY)
+        if (said.image_id, said.captions) != (self.image_ids[i], self.captions[i]):
+            raise InputError(f"shard {shard.name}: at {offset} lies image {said.image_id} with its captions, where the "
+                             f"index has image {self.image_ids[i]} with others; {_REMEDY}")
         return data
+
+    def stamp(self, i: int) -> tuple[int, int]:
+        """Changes when picture i's shard is another."""
+        return int(self._length[i]), int(self.shards[self._shard[i]].sha256[:15], 16)
 
     def image(self, i: int) -> Image.Image:
         """Picture i, upright 8-bit RGB as it was stored. Raises PictureError, and what ``encoded`` raises."""
@@ -106,6 +124,12 @@ class ShardDataset:
             file.close()
             raise InputError(f"shard {file.name} has {size:,} bytes, the index says {shard.bytes:,}: it is cut short "
                              f"or of another build; {_REMEDY}")
+        if not self._whole[k]:
+            if _sha256(file.fileno()) != shard.sha256:
+                file.close()
+                raise InputError(f"shard {file.name}: its checksum is not the one of the index: it is damaged or of "
+                                 f"another build; {_REMEDY}")
+            self._whole[k] = True
         self._handles[k] = file
         while len(self._handles) > IN_USE:
             self._handles.popitem(last=False)[1].close()
@@ -118,6 +142,23 @@ class ShardDataset:
         return self.__dict__ | {"_handles": OrderedDict()}  # open files stay in their process
 
 
+def _sha256(file: int) -> str:
+    """Of an open file, from its beginning, in pieces."""
+    digest, at = hashlib.sha256(), 0
+    while piece := os.pread(file, 1 << 20, at):
+        digest.update(piece)
+        at += len(piece)
+    return digest.hexdigest()
+
+
+class _About(msgspec.Struct):
+    """What stands behind a picture in its tar."""
+
+    image_id: ImageId
+    captions: list[str]
+
+
+_ABOUT = 2048  # bytes that are nearly always enough for it
 _REMEDY = "run `prunecap data shards` again with the settings of before (it rewrites what is damaged), or copy it again"
 
 
@@ -139,4 +180,4 @@ def read_shards(root: str | Path, split: str, *, limit: int | None = None) -> Sh
             f"data set shards: {path} not found; "
             + ("writing it was stopped: run `prunecap data shards` again, it goes on there" if unfinished else
                f"the splits there are {', '.join(splits)}" if splits else "write it with `prunecap data shards`"))
-    return ShardDataset(parse_index(path.read_bytes(), path), LocalShards(path.parent), limit=limit)
+    return ShardDataset(parse_index(read_bytes(path, "shard index"), path), LocalShards(path.parent), limit=limit)

@@ -224,7 +224,7 @@ def test_damaged_cache(tmp_path, toy):
     make(Pictures(), toy, tmp_path / "cache")
     with (tmp_path / "cache" / "x.bin").open("r+b") as file:
         file.truncate(100)
-    with pytest.raises(InputError, match="x.bin is missing or cut short; delete"):
+    with pytest.raises(InputError, match="x.bin is missing, cut short or too long; delete"):
         make(Pictures(), toy, tmp_path / "cache")
     meta = tmp_path / "cache" / "features.json"
     meta.write_text(json.dumps({"format": 99}))

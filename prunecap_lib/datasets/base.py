@@ -18,7 +18,6 @@ from PIL import Image
 from ..errors import InputError, MissingFileError
 from ..preprocessing import load_image, read_picture
 from ..text import tokenize
-from ..text import tokenize
 
 ImageId = int | str
 # as files may hold them: what a 64-bit integer holds, or some text

@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError, MissingFileError
-from .text import BOS, EOS, PAD, SPECIALS, Tokenizer, Vocabulary, tokenize
+from .text import BOS, EOS, PAD, SPECIALS, WORD, Tokenizer, Vocabulary, normalize, tokenize
 
 if TYPE_CHECKING:
     import tokenizers
 
 SMALLEST = len(SPECIALS) + 256
-# as text.tokenize, for the letters of every script: \p{L} letters, \p{M} marks on them, \p{N} digits
-_WORD = r"[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M}]+)?"
 
 
 class BytePairs:
     """Pieces of words; the same four specials come first, as in ``Vocabulary``, and ``<unk>`` is never used.
 
-    Captions are treated as ``text.tokenize`` treats them: lower case, no punctuation. Only the letters of other
-    scripts and letters with accents stay, which a ``Vocabulary`` leaves out. A piece lies within one word; the space
-    before a word belongs to the word's first piece, so that joined pieces give the words back.
+    Captions are treated as ``text.tokenize`` treats them: lower case, no punctuation, the letters of every script. Only
+    where a script has no spaces between words, what stands together is one word, and not one a character. A piece lies
+    within one word; the space before a word belongs to the word's first piece, so that joined pieces give the words
+    back.
     """
 
     def __init__(self, text: str):
@@ -65,9 +64,11 @@ class BytePairs:
         captions = list(captions)
         if not any(map(tokenize, captions)):
             raise InputError("byte pairs: there is no word in these captions; check the caption file")
+        # what nobody wrote: letters without end, on which the trainer's time grows with their square
+        written = (" ".join(word for word in normalize(caption).split() if len(word) <= 1000) for caption in captions)
         pieces = _untrained()
         with _one_thread():
-            pieces.train_from_iterator(captions, BpeTrainer(
+            pieces.train_from_iterator(written, BpeTrainer(
                 vocab_size=max_size, min_frequency=min_count, special_tokens=list(SPECIALS), show_progress=False,
                 initial_alphabet=ByteLevel.alphabet()))
         # As added tokens the specials would be found in captions: "<eos>" in a caption must stay the word "eos".
@@ -95,7 +96,7 @@ class BytePairs:
 
         Raises InputError where the caption has no word at all.
         """
-        ids = self._pieces.encode(caption).ids[:max_length]
+        ids = self._pieces.encode(normalize(caption)).ids[:max_length]
         if not ids:
             raise InputError(f"caption {caption!r} has no words; remove it or write one")
         return [BOS] * bos + ids + [EOS] * eos
@@ -143,7 +144,7 @@ def _untrained() -> tokenizers.Tokenizer:
     pieces = Tokenizer(models.BPE())
     pieces.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     pieces.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
+        pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True),
         pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)])
     pieces.decoder = decoders.ByteLevel()
     return pieces

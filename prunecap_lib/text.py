@@ -1,18 +1,22 @@
 """How do captions become numbers, and numbers captions again?
 
 A word-level vocabulary: split, count, number. Ids 0..3 are ``<pad> <bos> <eos> <unk>``.
+
+Words are those of any language. Chinese, Japanese, Thai and their neighbours put no space between words, and finding
+words there takes a dictionary: each of their characters counts as a word.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import regex
 import torch
 from torch import Tensor
 
@@ -20,12 +24,50 @@ from .errors import InputError, MissingFileError
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNK = range(4)
-_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
+WORD = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*(?:'[\p{L}\p{M}]+)?|(?=\p{Emoji_Presentation}|\p{Emoji}\ufe0f)\X"
+"""A letter or digit and what follows: letters, marks on them, digits, joiners; or one emoji. Oniguruma reads it too."""
+_WORD = regex.compile(WORD)
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Line_Break=Complex_Context}]"
+_CHARACTER = regex.compile(rf"{_UNSPACED}\p{{M}}*")
+_GAP = regex.compile(rf"(?<={_UNSPACED}\p{{M}}*) (?={_UNSPACED})")
+_CONTROL = regex.compile(r"[\p{Cc}\p{Cs}]+")
+# soft hyphens, marks of direction and the like; joiners stay inside words and emoji, U+200B parts words
+_UNSEEN = regex.compile(r"[\p{Cf}--[\u200b-\u200d\U000e0020-\U000e007f]]"
+                        r"|(?<=[[\p{L}\p{M}\p{N}]--[\ufe0e\ufe0f]])[\u200c\u200d]+(?![\p{L}\p{M}\p{N}])", regex.V1)
+_APOSTROPHES = str.maketrans(dict.fromkeys("’ʼ＇", "'"))
+
+
+def one_line(text: str) -> str:
+    """Text as any other program takes it: control characters and lone surrogates become spaces, and spaces one."""
+    return " ".join(_CONTROL.sub(" ", text).split())
+
+
+def normalize(caption: str) -> str:
+    """One spelling for what reads alike: lower case, composed characters (NFC), plain apostrophes, nothing unseen."""
+    caption = one_line(caption).lower()
+    if caption.isascii():
+        return caption
+    return _UNSEEN.sub("", unicodedata.normalize("NFC", caption.translate(_APOSTROPHES)))
+
+
+def space_characters(text: str) -> str:
+    """Put spaces around characters of scripts that have none between words: "两只 dogs" -> " 两  只  dogs"."""
+    return text if text.isascii() else _CHARACTER.sub(r" \g<0> ", text)
 
 
 def tokenize(caption: str) -> list[str]:
-    """Lower-case words and digits; punctuation is dropped: "A dog's bone." -> ["a", "dog's", "bone"]."""
-    return _WORD.findall(caption.lower())
+    """Lower-case words and digits; punctuation is dropped: "A dog's bone." -> ["a", "dog's", "bone"].
+
+    >>> tokenize("Две собаки, “L’été” 两只狗 🐶!")
+    ['две', 'собаки', "l'été", '两', '只', '狗', '🐶']
+    """
+    return _WORD.findall(space_characters(normalize(caption)))
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Words with spaces between them, but for scripts that put none: ["两", "只", "red", "dogs"] -> "两只 red dogs"."""
+    text = " ".join(words)
+    return text if text.isascii() else _GAP.sub("", text)
 
 
 class Tokenizer(Protocol):
@@ -57,10 +99,21 @@ class Vocabulary:
     """A fixed list of words; a word's id is its place in the list."""
 
     def __init__(self, words: Sequence[str]):
-        """Args: words: all words in order, the four specials first. Raises InputError on repeats."""
+        """Args: words: all words in order, the four specials first.
+
+        Raises InputError on repeats, on what is no word (with a space or a control character in it, or nothing), and
+        where there are no words beside the specials.
+        """
         words = list(words)
+        odd = [word for word in words if not isinstance(word, str) or one_line(word).split() != [word]]
+        if odd:
+            raise InputError(f"vocabulary: {odd[0]!r} is no word: words are text without spaces or control characters; "
+                             "take it out, or build the vocabulary again")
         if tuple(words[:4]) != SPECIALS:
             raise InputError(f"vocabulary: the first four words must be {' '.join(SPECIALS)}, not {words[:4]}")
+        if len(words) == len(SPECIALS):
+            raise InputError("vocabulary: there is no word in it beside the specials, so that every caption would read "
+                             "<unk>; allow rarer words (min_count) or more of them (vocabulary_size)")
         self.words = words
         self.ids = {word: i for i, word in enumerate(words)}
         if len(self.ids) != len(words):
@@ -111,7 +164,7 @@ class Vocabulary:
                 break
             if i not in (PAD, BOS):
                 words.append(self.words[i])
-        return " ".join(words)
+        return join_words(words)
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change when any word or its place does."""

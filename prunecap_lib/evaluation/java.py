@@ -10,11 +10,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import MissingFileError, PrunecapError
+from ..text import one_line, space_characters
 
 _TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
 # SPICE's serialization reaches into Java's own classes, which Java forbids since version 17.
@@ -63,8 +65,9 @@ def ptb_tokenize(captions: list[str]) -> list[str]:
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
-    # str.split knows every line break that Java may know: one caption stays one line.
-    lines = [" ".join(caption.split()) for caption in captions]
+    # One caption stays one line, whatever Java takes for a line break; and where a script has no spaces between words,
+    # each character is one, or whole captions would be compared as single words.
+    lines = [space_characters(unicodedata.normalize("NFC", one_line(caption))) for caption in captions]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "captions.txt"
         file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -132,7 +132,8 @@ class Harmful:
 
 @pytest.mark.parametrize("content, said", [
     (Harmful(), "neither"), ({"state_dict": {}}, "no tensors"), ([torch.ones(2)], "a list"),
-    (torch.ones(2), "a Tensor"), ({"a": torch.ones(1), "module.a": torch.ones(1)}, "twice"), ({0: torch.ones(2)}, "no tensors"), ({}, "no tensors")])
+    (torch.ones(2), "a Tensor"), ({"a": torch.ones(1), "module.a": torch.ones(1)}, "twice"),
+    ({0: torch.ones(2)}, "no tensors"), ({}, "no tensors")])
 def test_files_of_something_else_are_refused(content, said, tmp_path, capsys):
     torch.save(content, tmp_path / "odd.bin")
     with pytest.raises(CheckpointError, match=rf"odd\.bin.*{said}"):

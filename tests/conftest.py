@@ -1,10 +1,19 @@
-"""What do all unit tests share? Figures that open no window, and no time limit on a slow machine."""
+"""What do all unit tests share? Figures that open no window, threads as asked for, no time limit on a slow machine."""
 
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("quiet", deadline=None, print_blob=True)
 settings.load_profile("quiet")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads_as_before():
+    """A module that sums in one order, to compare runs to the last bit, decides so for itself alone."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from close import assert_close
 from torch import nn
 
 from prunecap_lib.attention import (
@@ -33,9 +34,9 @@ def test_self_attention_equals_torch(pair, need_weights):
     x, mask = torch.randn(2, 7, 24), causal_mask(7)
     y, weights = ours(x, mask, need_weights=need_weights)
     expected, expected_weights = theirs(x, x, x, attn_mask=~mask[0, 0], average_attn_weights=False)
-    torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-5)
+    assert_close(y, expected)
     if need_weights:
-        torch.testing.assert_close(weights, expected_weights, atol=1e-6, rtol=1e-5)
+        assert_close(weights, expected_weights)
 
 
 def test_a_float_mask_is_added_to_the_scores():
@@ -43,9 +44,9 @@ def test_a_float_mask_is_added_to_the_scores():
     expected = (q @ k.transpose(-2, -1) / 8**0.5 + bias).softmax(-1)
     fused, _ = attend(q, k, v, bias)
     explicit, weights = attend(q, k, v, bias, need_weights=True)
-    torch.testing.assert_close(weights, expected)
+    assert_close(weights, expected)
     for y in (fused, explicit):
-        torch.testing.assert_close(y, expected @ v, atol=1e-6, rtol=1e-5)
+        assert_close(y, expected @ v)
 
 
 def test_dropped_tokens_are_as_good_as_gone():
@@ -53,11 +54,11 @@ def test_dropped_tokens_are_as_good_as_gone():
     kept = torch.tensor([1.0, 1, 0, 1, 0, 1, 1])
     y, weights = attend_kept(q, k, v, kept, need_weights=True)
     there = kept == 1
-    torch.testing.assert_close(y, attend(q, k[:, :, there], v[:, :, there])[0], atol=1e-6, rtol=1e-5)
+    assert_close(y, attend(q, k[:, :, there], v[:, :, there])[0])
     assert (weights[..., ~there] == 0).all() and attend_kept(q, k, v, kept)[1] is None
     itself = with_itself(kept.expand(2, 7))
     expected = attend(q, k, v, itself == 1)[0]
-    torch.testing.assert_close(attend_kept(q, k, v, itself)[0], expected, atol=1e-6, rtol=1e-5)
+    assert_close(attend_kept(q, k, v, itself)[0], expected)
     assert itself[0, 0].diagonal().tolist() == [1] * 7 and itself[0, 0, 0].tolist() == kept.tolist()
 
 
@@ -68,7 +69,7 @@ def test_a_dropped_token_learns_what_keeping_it_would_change():
     step = torch.tensor([0.0, 1e-3, 0], dtype=torch.double)
     change = (attend_kept(q, k, v, kept + step)[0] - attend_kept(q, k, v, kept)[0]).sum() / 1e-3
     assert slope.abs() > 1e-3
-    torch.testing.assert_close(slope, change, atol=1e-3, rtol=1e-2)
+    assert_close(slope, change, within=1e-2)
 
 
 def test_nothing_kept_is_nothing_seen():
@@ -85,7 +86,7 @@ def test_cross_attention_equals_torch():
     theirs.out_proj.load_state_dict(ours.out.state_dict())
     x, memory = torch.randn(2, 5, 24), torch.randn(2, 9, 24)
     y, _ = ours(x, ours.project_memory(memory))
-    torch.testing.assert_close(y, theirs(x, memory, memory)[0], atol=1e-6, rtol=1e-5)
+    assert_close(y, theirs(x, memory, memory)[0])
 
 
 @pytest.mark.parametrize("heads", [1, 3])
@@ -93,7 +94,7 @@ def test_queries_carried_back_see_what_projected_keys_give(heads):
     layer = CrossAttention(24, heads)
     q, memory = torch.randn(2, 5, heads, 24 // heads), torch.randn(2, 19, 24)
     expected, _ = attend(q.transpose(1, 2), *layer.project_memory(memory))
-    torch.testing.assert_close(layer.attend_memory(q, memory), expected.transpose(1, 2), atol=1e-6, rtol=1e-5)
+    assert_close(layer.attend_memory(q, memory), expected.transpose(1, 2))
 
 
 @pytest.mark.parametrize("S, D, heads", [(64, 128, 4), (197, 512, 4), (49, 256, 8)])
@@ -114,7 +115,7 @@ def test_explicit_and_fused_attention_agree():
     fused, none = attend(q, k, v, mask)
     explicit, weights = attend(q, k, v, mask, need_weights=True)
     assert none is None
-    torch.testing.assert_close(fused, explicit, atol=1e-6, rtol=1e-5)
+    assert_close(fused, explicit)
     assert weights.triu(1).abs().max() == 0
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from close import assert_close
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -47,8 +48,8 @@ def scorers(captioner):
 
 def test_keeping_all_is_not_pruning(captioner, images, ids):
     tokens = captioner.encode(images)
-    torch.testing.assert_close(captioner(images, ids, prune_ratio=0.0),
-                               captioner.decoder(ids, captioner.projection(tokens.sequence)))
+    assert_close(captioner(images, ids, prune_ratio=0.0),
+                 captioner.decoder(ids, captioner.projection(tokens.sequence)))
 
 
 def test_keeping_all_changes_nothing(captioner, images, ids):
@@ -57,7 +58,7 @@ def test_keeping_all_changes_nothing(captioner, images, ids):
     unpruned, scores = captioner(tokens, ids, prune_ratio=0.0), captioner.pilot(tokens)
     for scorer in scorers(captioner):
         asked = captioner(images, ids, prune_ratio=0.0, scorer=scorer)
-        torch.testing.assert_close(asked, unpruned, atol=1e-2, rtol=1e-3)  # another attention kernel, if weights are
+        assert_close(asked, unpruned, within=1e-3)  # another attention kernel, if weights are
     for same in (keep_top_k(tokens, scores, 64), fuse_rest(tokens, scores, 64), merge_similar(tokens, 0)):
         assert torch.equal(captioner(same, ids, prune_ratio=0.0), unpruned)
 
@@ -74,7 +75,7 @@ def test_gathered_equals_masked(captioner, images, ids, ratio):
         visible = torch.cat([torch.ones(3, tokens.prefix_count, dtype=torch.bool), visible], 1)
         everything = captioner.projection(tokens.sequence)
         masked = masked_decoder(captioner.decoder, ids, everything, visible)
-        torch.testing.assert_close(captioner.decoder(ids, memory), masked, atol=1e-4, rtol=1e-4)
+        assert_close(captioner.decoder(ids, memory), masked)
 
 
 def masked_decoder(decoder, ids, memory, visible):
@@ -97,16 +98,16 @@ def test_pilot_is_the_first_look_of_the_first_layer(captioner, images):
     _, weights = captioner.decoder(torch.ones(3, 1, dtype=torch.long), captioner.projection(tokens.sequence),
                                    need_weights=True)
     first_look = weights[0].mean(1)[:, 0, tokens.prefix_count :]          # layer 0, mean over heads, word 0
-    torch.testing.assert_close(captioner.pilot(tokens), first_look, atol=1e-6, rtol=1e-4)
+    assert_close(captioner.pilot(tokens), first_look)
 
 
 def test_relevance_is_the_mean_map_of_the_unpruned_caption(captioner, images):
     tokens = captioner.encode(images)
     relevance = captioner.relevance(tokens)
     for b, caption in enumerate(captioner.generate(images, prune_ratio=0.0, max_length=12, return_attention=True)):
-        torch.testing.assert_close(relevance[b], mean_map(caption.attention).flatten())
+        assert_close(relevance[b], mean_map(caption.attention).flatten())
         alone = captioner.relevance(tokens.pictures(torch.tensor([b])))
-        torch.testing.assert_close(alone[0], relevance[b], atol=1e-6, rtol=1e-4)
+        assert_close(alone[0], relevance[b])
 
 
 def test_attention_to_merged_tokens_is_shared_out(captioner, images):
@@ -117,7 +118,7 @@ def test_attention_to_merged_tokens_is_shared_out(captioner, images):
             total = caption.attention.sum((1, 2))
             assert (total <= 1 + 1e-5).all()
             if captioner.config.encoder == "convnext":
-                torch.testing.assert_close(total, torch.ones_like(total))
+                assert_close(total, torch.ones_like(total))
 
 
 def test_attention_lies_on_kept_cells(captioner, images):
@@ -130,7 +131,7 @@ def test_attention_lies_on_kept_cells(captioner, images):
         total = caption.attention.sum((1, 2))
         assert (total <= 1 + 1e-5).all() and (total > 0).all()
         if captioner.config.encoder == "convnext":
-            torch.testing.assert_close(total, torch.ones_like(total))
+            assert_close(total, torch.ones_like(total))
 
 
 def test_sampling_follows_its_generator(captioner, images):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from close import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,16 +59,16 @@ def test_signals_and_prefix_travel_along():
     tokens = some_tokens(prefix=2)
     kept = keep_top_k(tokens, tokens.x[..., 2], 5)
     assert kept.prefix is tokens.prefix and kept.sequence.shape == (2, 7, 5)
-    torch.testing.assert_close(kept.cls_attention, kept.x[..., 0])
-    torch.testing.assert_close(kept.attention_received, kept.x[..., 1])
-    torch.testing.assert_close(kept.key_norm, kept.x[..., 2])
+    assert_close(kept.cls_attention, kept.x[..., 0])
+    assert_close(kept.attention_received, kept.x[..., 1])
+    assert_close(kept.key_norm, kept.x[..., 2])
 
 
 def test_pruning_twice_still_knows_the_cells():
     tokens = some_tokens(B=3)
     twice = keep_top_k(keep_top_k(tokens, tokens.x[..., 0], 8), tokens.x[:, :8, 3], 4)
     for b in range(3):
-        torch.testing.assert_close(twice.x[b], tokens.x[b, twice.index[b]])
+        assert_close(twice.x[b], tokens.x[b, twice.index[b]])
 
 
 def test_scatter_puts_values_on_their_cells():
@@ -98,8 +99,8 @@ def test_every_scorer_gives_one_number_a_token(scorer):
 
 def test_norm_scores_are_opposite():
     tokens = some_tokens()
-    torch.testing.assert_close(score_tokens("norm_largest", tokens), -score_tokens("norm_smallest", tokens))
-    torch.testing.assert_close(score_tokens("norm_largest", tokens), tokens.x.norm(dim=-1))
+    assert_close(score_tokens("norm_largest", tokens), -score_tokens("norm_smallest", tokens))
+    assert_close(score_tokens("norm_largest", tokens), tokens.x.norm(dim=-1))
 
 
 @pytest.mark.parametrize("H, W, k", [(8, 8, 32), (7, 7, 25), (14, 14, 98)])
@@ -133,7 +134,7 @@ def test_the_oracle_follows_the_cells_of_pruned_tokens():
     tokens, cover = some_tokens(), torch.rand(2, 12, generator=torch.Generator().manual_seed(1))
     fewer = keep_top_k(tokens, tokens.x[..., 0], 5)
     expected = cover.gather(1, fewer.index)
-    torch.testing.assert_close(oracle_score(fewer, cover).float(), expected)
+    assert_close(oracle_score(fewer, cover).float(), expected)
 
 
 def test_random_follows_its_generator():

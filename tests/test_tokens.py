@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from close import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,10 +45,10 @@ def test_places_stay_true_through_several_reductions(steps, seed):
     assert torch.equal(tokens.carrier.gather(1, tokens.index), positions)               # each carries its own cell
     carried = tokens.carrier[:, None] == positions[..., None]                           # [B, N, H*W]
     assert torch.equal(tokens.x > 0, carried)
-    torch.testing.assert_close(tokens.x.sum(-1), torch.ones(B, N))
+    assert_close(tokens.x.sum(-1), torch.ones(B, N))
     assert torch.equal(tokens.size, carried.sum(-1).float())
     attention = torch.rand(B, 5, N, generator=generator).softmax(-1)
-    torch.testing.assert_close(tokens.scatter(attention).sum((-1, -2)), torch.ones(B, 5))
+    assert_close(tokens.scatter(attention).sum((-1, -2)), torch.ones(B, 5))
 
 
 def test_size_counts_cells():

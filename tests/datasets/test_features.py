@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from close import assert_close
 from PIL import Image
 
 from prunecap_lib.datasets import feature_build
@@ -18,7 +19,10 @@ from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.pruning import merge_similar, prune_tokens
 from prunecap_lib.tokens import VisualTokens
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torch.set_num_threads(1)
 
 
 class Pictures:
@@ -84,10 +88,10 @@ def test_tokens_are_the_encoders(tmp_path, toy):
     tokens, direct = cache.tokens([7, 0, 7]), expected(Pictures(), toy, [7, 0, 7])
     assert len(cache) == 12 and tokens.grid == (2, 2) and tokens.x.dtype == torch.float32
     for name in ("x", "prefix", "cls_attention"):
-        torch.testing.assert_close(getattr(tokens, name), getattr(direct, name), rtol=1e-3, atol=1e-3)
+        assert_close(getattr(tokens, name), getattr(direct, name), within=1e-3)
     assert tokens.attention_received is None and torch.equal(tokens.index, direct.index)
     assert cache.tokens(torch.tensor([1]), dtype=torch.bfloat16).x.dtype == torch.bfloat16
-    torch.testing.assert_close(cache.pooled(batch_size=5)[7], tokens.x[0].mean(0))
+    assert_close(cache.pooled(batch_size=5)[7], tokens.x[0].mean(0))
 
 
 def test_an_encoder_without_attention(tmp_path):
@@ -184,7 +188,7 @@ def test_interrupted_build_goes_on(tmp_path, toy, monkeypatch):
     cache = make(pictures, toy, tmp_path / "cache")
     assert not partial.exists() and pictures.decoded.count(7) == 0
     direct = expected(pictures, toy, range(12))
-    torch.testing.assert_close(cache.tokens(range(12)).x, direct.x, rtol=1e-3, atol=1e-3)
+    assert_close(cache.tokens(range(12)).x, direct.x, within=1e-3)
 
 
 def test_a_stale_remainder_is_not_continued(tmp_path, toy):
@@ -192,7 +196,7 @@ def test_a_stale_remainder_is_not_continued(tmp_path, toy):
     (tmp_path / "cache").rename(tmp_path / "cache.partial")
     other = Toy(scale=2.0)
     cache = make(Pictures(), other, tmp_path / "cache")
-    torch.testing.assert_close(cache.tokens([0]).x, expected(Pictures(), other, [0]).x, rtol=1e-3, atol=1e-3)
+    assert_close(cache.tokens([0]).x, expected(Pictures(), other, [0]).x, within=1e-3)
 
 
 def test_other_weights_and_other_pictures_are_refused(tmp_path, toy):
@@ -261,7 +265,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, toy):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     cache = make(pictures, toy, tmp_path / "cache")
     some = [0, 124, 125, 126, 199]
-    torch.testing.assert_close(cache.tokens(some).x, expected(pictures, toy, some).x, rtol=1e-3, atol=1e-3)
+    assert_close(cache.tokens(some).x, expected(pictures, toy, some).x, within=1e-3)
 
 
 def test_a_bad_picture_keeps_what_is_done(tmp_path, toy, monkeypatch):
@@ -284,7 +288,7 @@ def test_a_remainder_of_other_pictures_is_not_continued(tmp_path, toy):
     (tmp_path / "cache").rename(tmp_path / "cache.partial")
     others = Pictures(shift=30)
     cache = make(others, toy, tmp_path / "cache")
-    torch.testing.assert_close(cache.tokens([0, 6]).x, expected(others, toy, [0, 6]).x, rtol=1e-3, atol=1e-3)
+    assert_close(cache.tokens([0, 6]).x, expected(others, toy, [0, 6]).x, within=1e-3)
 
 
 def test_the_second_builder_waits_and_touches_nothing(tmp_path, toy, capsys):

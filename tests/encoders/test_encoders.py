@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from close import assert_close
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -63,12 +64,12 @@ def test_attention_of_the_last_block(changes):
         q, k, _ = last.attn.qkv(last.norm1(before_last)).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
         weights = (q @ k.transpose(-2, -1) / 8**0.5).softmax(-1)  # [B, h, T, T]
     assert plain.attention_received is None and plain.cls_attention is None and plain.key_norm is None
-    torch.testing.assert_close(asked.sequence, plain.sequence, atol=1e-5, rtol=1e-5)
+    assert_close(asked.sequence, plain.sequence)
     P = encoder.prefix_tokens
-    torch.testing.assert_close(asked.attention_received, weights.mean(dim=(1, 2))[:, P:])
-    torch.testing.assert_close(asked.key_norm, k.norm(dim=-1).mean(dim=1)[:, P:])
+    assert_close(asked.attention_received, weights.mean(dim=(1, 2))[:, P:])
+    assert_close(asked.key_norm, k.norm(dim=-1).mean(dim=1)[:, P:])
     if encoder.config.class_token:
-        torch.testing.assert_close(asked.cls_attention, weights[:, :, 0].mean(dim=1)[:, P:])
+        assert_close(asked.cls_attention, weights[:, :, 0].mean(dim=1)[:, P:])
     else:
         assert asked.cls_attention is None
 
@@ -129,7 +130,7 @@ def test_the_map_before_the_head():
     with torch.no_grad():
         stage = before(images).x.transpose(1, 2).unflatten(2, before.grid)  # [B, C, H, W]
         widened = whole.model.bn2(whole.model.conv_head(stage))
-        torch.testing.assert_close(widened.flatten(2).transpose(1, 2), whole(images).x, atol=1e-5, rtol=1e-5)
+        assert_close(widened.flatten(2).transpose(1, 2), whole(images).x)
 
 
 def test_own_encoders_do_not_import_timm():
@@ -149,4 +150,4 @@ def test_a_cpu_encodes_a_few_pictures_at_a_time_unless_it_trains(training, sizes
     with torch.no_grad():
         whole = encoder(images, need_attention=True)
     for name in ("x", "index", "prefix", "cls_attention"):
-        torch.testing.assert_close(getattr(tokens, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+        assert_close(getattr(tokens, name), getattr(whole, name))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from close import assert_close
 
 from prunecap_lib.encoders import Swin, SwinConfig, base
 from prunecap_lib.preprocessing import Preprocessing
@@ -38,10 +39,10 @@ def test_attention_of_the_last_block(side, window, depth, shift):
         weights = (q @ k.transpose(-2, -1) / 8**0.5 + bias).softmax(-1)  # [B, h, N, N]
         expected = last.proj((weights @ v).transpose(1, 2).flatten(2))
     for _, result in seen:
-        torch.testing.assert_close(result.flatten(1, 2), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(asked.x, plain.x, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(asked.attention_received, weights.mean(dim=(1, 2)))
-    torch.testing.assert_close(asked.attention_received.sum(dim=1), torch.ones(2))
+        assert_close(result.flatten(1, 2), expected)
+    assert_close(asked.x, plain.x)
+    assert_close(asked.attention_received, weights.mean(dim=(1, 2)))
+    assert_close(asked.attention_received.sum(dim=1), torch.ones(2))
     assert plain.attention_received is None and asked.cls_attention is None
 
 
@@ -58,7 +59,7 @@ def test_padding_is_no_token(depth, along):
             parameter.zero_()
         tokens = encoder(torch.randn(2, 3, 32, 32), need_attention=True)
     expected = along[:, None] * along / 16
-    torch.testing.assert_close(tokens.scatter(tokens.attention_received), expected.expand(2, 4, 4))
+    assert_close(tokens.scatter(tokens.attention_received), expected.expand(2, 4, 4))
 
 
 @pytest.mark.parametrize("side, window", [(6, 3), (5, 3), (4, 5)])
@@ -68,7 +69,7 @@ def test_fused_equals_explicit(side, window, monkeypatch):
         fused = encoder(images)
         attend = base.attend
         monkeypatch.setattr(base, "attend", lambda *args, need_weights: attend(*args, need_weights=True))
-        torch.testing.assert_close(encoder(images).x, fused.x, atol=1e-5, rtol=1e-5)
+        assert_close(encoder(images).x, fused.x)
 
 
 def test_only_the_last_block_leaves_the_fused_kernel(monkeypatch):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from close import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +34,7 @@ def test_fused_is_the_weighted_average_of_the_rest(data):
         average = sum(w * tokens.x[b, i] for w, i in zip(weights, rest, strict=True)) / sum(weights)
         assert fused.index[b].tolist() == sorted(order[: k + 1])
         place = fused.index[b].tolist().index(order[k])
-        torch.testing.assert_close(fused.x[b, place], average)
+        assert_close(fused.x[b, place], average)
         assert fused.size[b, place] == N - k
         assert (fused.carrier[b] == place).nonzero().flatten().tolist() == sorted(rest)
         for position, cell in enumerate(fused.index[b].tolist()):
@@ -50,7 +51,7 @@ def test_equal_scores_fuse_the_last():
     tokens = some_tokens(prefix=2)
     fused = fuse_rest(tokens, torch.ones(2, 12), 4)
     assert fused.index.tolist() == [[0, 1, 2, 3, 4]] * 2 and fused.prefix is tokens.prefix
-    torch.testing.assert_close(fused.x[:, 4], tokens.x[:, 4:].mean(1))
+    assert_close(fused.x[:, 4], tokens.x[:, 4:].mean(1))
 
 
 def test_one_picture_alone_is_the_same():
@@ -68,7 +69,7 @@ def test_fusing_twice_carries_the_first_group_on():
     once = fuse_rest(tokens, torch.tensor([[6.0, 5, 4, 3, 2, 1]]), 3)                   # {0} {1} {2} {3, 4, 5}
     twice = fuse_rest(once, torch.tensor([[9.0, 1, 5, 4]]), 2)                          # the fused one weighs 4 of 5
     assert twice.index.tolist() == [[0, 2, 3]] and twice.group.tolist() == [[0, 2, 1, 2, 2, 2]]
-    torch.testing.assert_close(twice.x[0, 2], (once.x[0, 1] + 4 * once.x[0, 3]) / 5)
+    assert_close(twice.x[0, 2], (once.x[0, 1] + 4 * once.x[0, 3]) / 5)
 
 
 def test_gradient_reaches_every_token():

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from close import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ def check_against_naive(tokens, metric, r):
         features, groups, stayed = naive(tokens.x[b].tolist(), metric[b].tolist(), cells, r)
         assert merged.index[b].tolist() == tokens.index[b, stayed].tolist()
         assert [set((merged.carrier[b] == n).nonzero().flatten().tolist()) for n in range(N - r)] == groups
-        torch.testing.assert_close(merged.x[b], torch.tensor(features), rtol=1e-5, atol=1e-5)
+        assert_close(merged.x[b], torch.tensor(features))
 
 
 @settings(max_examples=1000)
@@ -88,7 +89,7 @@ def test_one_picture_alone_is_the_same():
     together = merge_similar(tokens, 7)
     for b in range(3):
         alone = merge_similar(tokens.pictures(torch.tensor([b])), 7)
-        torch.testing.assert_close(alone.x[0], together.x[b])
+        assert_close(alone.x[0], together.x[b])
         assert torch.equal(alone.group[0], together.group[b])
 
 
@@ -126,5 +127,5 @@ def test_proportional_attention_is_attention_over_the_copies():
     expected, _ = attend(q, *[whole.sequence[:, None]] * 2)
     k = merged.sequence[:, None]
     with_bias = (q @ k.mT / 8**0.5 + bias).softmax(-1) @ k
-    torch.testing.assert_close(with_bias, expected)
+    assert_close(with_bias, expected)
     assert not torch.allclose(attend(q, k, k)[0], expected, atol=1e-3)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from close import assert_close
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary, build_encoder
 from prunecap_lib.encoders import ViT, ViTConfig
@@ -42,6 +43,13 @@ def captioner(schedule=SCHEDULE, **changes):
     return model
 
 
+def clear_top(scores, k):
+    """The places of the k best [B, k], which lead the others clearly: two ways to compute the scores then agree."""
+    best = scores.topk(k + 1, dim=1)
+    assert (best.values[:, k - 1] - best.values[:, k]).min() > 1e-4
+    return best.indices[:, :k]
+
+
 @pytest.fixture
 def same_decisions(monkeypatch):
     """In training, too, exactly as many tokens stay as the schedule says: those with the best odds."""
@@ -49,7 +57,7 @@ def same_decisions(monkeypatch):
 
     def decide(self, x, kept):
         odds = self(x, kept).diff(dim=-1)[..., 0].neg()
-        best = odds.masked_fill(kept == 0, -torch.inf).topk(counts[self.rate], dim=1).indices
+        best = clear_top(odds.masked_fill(kept == 0, -torch.inf), counts[self.rate])
         return torch.zeros_like(kept).scatter(1, best, 1.0), odds
 
     def init(self, channels, keep=0.5, plain=TokenPredictor.__init__):
@@ -71,10 +79,10 @@ def test_masked_training_equals_gathered_inference(images, same_decisions, chang
     assert (16 * all_tokens.shares).tolist() == [[12.0, 6.0]] * 3
     still_there = all_tokens.decision == 1
     assert torch.equal(still_there.nonzero()[:, 1].view(3, 6), tokens.index)
-    torch.testing.assert_close(all_tokens.x[still_there].view(3, 6, -1), tokens.x, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(masked, gathered, atol=1e-5, rtol=1e-5)
+    assert_close(all_tokens.x[still_there].view(3, 6, -1), tokens.x)
+    assert_close(masked, gathered)
     if tokens.prefix is not None:
-        torch.testing.assert_close(all_tokens.prefix, tokens.prefix, atol=1e-5, rtol=1e-5)
+        assert_close(all_tokens.prefix, tokens.prefix)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -83,8 +91,7 @@ def test_keep_all_equals_unpruned(images, training):
     plain, all_kept = captioner(None), captioner(Schedule((1, 3), (1.0, 1.0), "predictor"))
     assert len(all_kept.encoder.added) == 0
     with torch.no_grad():
-        torch.testing.assert_close(all_kept.train(training)(images, ids), plain.train(training)(images, ids),
-                                   atol=1e-5, rtol=1e-5)
+        assert_close(all_kept.train(training)(images, ids), plain.train(training)(images, ids))
 
 
 def test_gradients_reach_every_parameter_of_every_predictor(images):
@@ -110,13 +117,13 @@ def test_what_is_gone_stays_gone_and_chance_follows_torchs_seed(images):
 
 
 def test_inference_keeps_the_best_odds(images):
-    encoder = vit(Schedule((2,), (0.25,), "predictor")).eval()
+    encoder = vit(Schedule((2,), (3 / 16,), "predictor")).eval()
     with torch.no_grad():
         x = encoder.embed(images)
         for block in encoder.blocks[:2]:
             x, _ = block(x)
         probability = encoder.added["predictor_2"](x[:, 1:]).exp()[..., 0]
-        best = probability.topk(4, dim=1).indices.sort(dim=1).values
+        best = clear_top(probability, 3).sort(dim=1).values
         assert torch.equal(encoder(images).index, best)
 
 
@@ -136,7 +143,7 @@ def test_only_kept_tokens_are_in_the_shared_half():
         other[:, changed] = x[:, changed].flip(-1)
         difference = (predictor(other, kept) - predictor(x, kept)).abs()[0, [0, 1, 4]]
         assert (difference.max() > 1e-4) == reaches_others
-    torch.testing.assert_close(predictor(x, torch.ones(1, 5)), predictor(x))
+    assert_close(predictor(x, torch.ones(1, 5)), predictor(x))
     assert predictor(x, torch.zeros(1, 5)).isfinite().all()
     for before in (torch.zeros(1, 5), kept):
         decision, odds = zip(*(predictor.decide(x, before) for _ in range(20)), strict=True)
@@ -147,7 +154,7 @@ def test_only_kept_tokens_are_in_the_shared_half():
 def test_learning_starts_from_the_share_asked_for(keep):
     torch.manual_seed(0)
     probability = TokenPredictor(64, keep)(torch.randn(8, 16, 64)).exp()
-    torch.testing.assert_close(probability.sum(dim=-1), torch.ones(8, 16))
+    assert_close(probability.sum(dim=-1), torch.ones(8, 16))
     assert probability[..., 0].mean().item() == pytest.approx(keep, abs=0.05)
 
 

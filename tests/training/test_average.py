@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from close import assert_close
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
 from prunecap_lib.cli import main
@@ -33,7 +34,7 @@ def test_moving_average_is_the_recursion(monkeypatch):
         decay = min(0.4, 1 - step**-0.75)
         expected = now if expected is None else {key: decay * expected[key] + (1 - decay) * now[key] for key in now}
     for key in watched:
-        torch.testing.assert_close(average.module.state_dict()[key], expected[key])
+        assert_close(average.module.state_dict()[key], expected[key])
     assert not any(p.requires_grad for p in average.module.parameters()) and not average.module.training
 
 
@@ -43,7 +44,7 @@ def test_average_of_checkpoints_is_the_mean(tmp_path):
     folders = [tmp_path / str(seed) for seed in range(3)]
     mean, states = average_checkpoints(folders).state_dict(), [Captioner.load(path).state_dict() for path in folders]
     for key, value in mean.items():
-        torch.testing.assert_close(value, torch.stack([state[key] for state in states]).mean(dim=0))
+        assert_close(value, torch.stack([state[key] for state in states]).mean(dim=0))
     one = average_checkpoints(folders[:1]).state_dict()
     assert all(torch.equal(one[key], states[0][key]) for key in one)
 

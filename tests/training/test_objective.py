@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from close import assert_close
 from torch.distributions import Categorical, kl_divergence
 
 from prunecap_lib import TrainConfig, VisualTokens
@@ -23,7 +24,7 @@ def test_ratio_loss_is_the_squared_distance_of_each_picture():
 def test_word_loss_is_the_divergence_from_the_teacher():
     student, teacher = torch.randn(5, 7), torch.randn(5, 7)
     expected = kl_divergence(Categorical(logits=teacher), Categorical(logits=student)).mean()
-    torch.testing.assert_close(word_loss(student, teacher), expected)
+    assert_close(word_loss(student, teacher), expected)
     assert word_loss(student, student + 3).abs() < 1e-6
 
 
@@ -62,9 +63,9 @@ def test_objective_is_the_weighted_sum(step):
     words = loss()
     extra = sum(weight * (loss(**{name: 1.0}) - words) for name, weight in
                 dict(ratio_weight=2.0, word_weight=0.5, feature_weight=0.5).items())
-    torch.testing.assert_close(objective_of(step), words + extra, atol=1e-4, rtol=1e-4)
+    assert_close(objective_of(step), words + extra)
     assert min(loss(**{name: 1.0}) - words for name in ("ratio_weight", "word_weight", "feature_weight")) > 1e-5
-    torch.testing.assert_close(loss(teacher=None, word_weight=1.0, feature_weight=1.0), words)
+    assert_close(loss(teacher=None, word_weight=1.0, feature_weight=1.0), words)
 
 
 def objective_of(step):
@@ -78,7 +79,7 @@ def test_without_teacher_and_predictor_it_is_the_next_words_cross_entropy(step):
     loss, logits, due = objective(captioner, images, ids, replace(config, schedule=None, label_smoothing=0.1))
     expected, words = next_words(captioner, images, ids)
     assert torch.equal(due, words) and torch.equal(logits, expected)
-    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(expected, words, label_smoothing=0.1))
+    assert_close(loss, torch.nn.functional.cross_entropy(expected, words, label_smoothing=0.1))
 
 
 def test_the_teacher_gets_no_gradient(step):

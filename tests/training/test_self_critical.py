@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from close import assert_close
+from doubles import in_double, trained_in_double
 
 from prunecap_lib import Captioner, TrainConfig, VisualTokens, train
 from prunecap_lib.cli import main
@@ -69,7 +71,7 @@ def test_the_loss_is_the_samples_log_probability_times_its_advantage():
     expected = -(advantage * log_prob.sum(1)).mean() / 7
     logits = full[real].requires_grad_()
     loss = policy_loss(logits, ids[real], real, advantage, 7)
-    torch.testing.assert_close(loss, expected)
+    assert_close(loss, expected)
     loss.backward()
     assert torch.isfinite(logits.grad).all() and (logits.grad[:, NEVER_WRITTEN] == 0).all()
     assert logits.grad[0, 4] < 0 < logits.grad[3, 6]  # the good sample's word rises, the bad one's falls
@@ -99,7 +101,7 @@ def test_steps_raise_the_reward(baseline):
 
 def test_a_pictures_samples_follow_from_its_seed_alone(start):
     config = tiny(start=start, scorer="pilot", prune_ratio=0.5, dropout=0.5)
-    captioner = first_captioner(config, CAPTIONS).train()
+    captioner = in_double(first_captioner(config, CAPTIONS).train())
     images, seeds, modes = torch.randn(4, 3, 64, 64), [3, 1, 4, 1], []
     encode = captioner.encoder.encode
     captioner.encoder.encode = lambda *a, **k: modes.append(captioner.encoder.training) or encode(*a, **k)
@@ -120,7 +122,7 @@ def test_a_part_of_a_step_counts_by_its_pictures(start):
     images, tickets = torch.randn(2, 3, 64, 64), torch.tensor([[0, 1], [5, 2]])
     whole, half = (critic(captioner, images, tickets, config, None, weights)[0] for weights in ((1, 1), (3, 0.5)))
     assert whole != 0
-    torch.testing.assert_close(half, whole / 2)
+    assert_close(half, whole / 2)
 
 
 def test_a_frozen_encoder_runs_once(start, monkeypatch):
@@ -143,7 +145,7 @@ def test_batches_name_their_pictures(start):
     first, second = (list(batches.epoch(epoch)) for epoch in (0, 1))
     for images, tickets in first:
         expected = torch.stack([captioner.preprocessing(dataset.image(i)) for i in tickets[:, 0]])
-        torch.testing.assert_close(images, expected)
+        assert_close(images, expected)
     seeds = torch.cat([tickets[:, 1] for _, tickets in first + second]).tolist()
     assert sorted(torch.cat([tickets[:, 0] for _, tickets in first]).tolist()) == list(range(16))
     assert len(set(seeds)) == 32, "a picture's samples must be new in every epoch"
@@ -164,11 +166,12 @@ def test_a_step_draws_the_same_however_it_is_shared_out(start, processes, accumu
 
 def test_accumulated_parts_push_as_one_batch(start, tmp_path):
     config = tiny(tmp_path / "one", start=start, scorer="pilot", dropout=0.0, epochs=1)
-    one = train(config).captioner.state_dict()
-    two = train(replace(config, batch_size=4, accumulate=2, out=str(tmp_path / "two"))).captioner.state_dict()
+    with trained_in_double():
+        one = train(config).captioner.state_dict()
+        two = train(replace(config, batch_size=4, accumulate=2, out=str(tmp_path / "two"))).captioner.state_dict()
     before = Captioner.load(start).state_dict()
     for key in ("projection.linear.weight", "decoder.output.bias"):
-        torch.testing.assert_close(two[key], one[key], atol=1e-4, rtol=1e-3)
+        assert_close(two[key].float(), one[key].float())
         assert (one[key] - before[key]).abs().max() > 2e-3
 
 

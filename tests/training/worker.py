@@ -1,15 +1,18 @@
 """What does one of several processes do in a test? Train run after run, as a file of JSON says.
 
-``interrupt`` sends the last process SIGTERM before that part of a run's work, and starts the run again. Prints nothing.
+``interrupt`` sends the last process SIGTERM before that part of a run's work, and starts the run again; ``double``
+computes in float64. Prints nothing.
 """
 
 import json
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from unittest import mock
 
 import torch
+from doubles import trained_in_double
 
 from prunecap_lib import TrainConfig, train
 from prunecap_lib.errors import PrunecapError, TrainingStopped
@@ -21,7 +24,7 @@ def main(path: str) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     for run in json.loads(open(path).read()):
-        interrupt, poison = run.pop("interrupt", None), run.pop("poison", None)
+        interrupt, poison, double = (run.pop(name, None) for name in ("interrupt", "poison", "double"))
         seen = []
 
         def watched(*arguments, interrupt=interrupt, poison=poison, seen=seen):
@@ -31,7 +34,7 @@ def main(path: str) -> None:
             loss, logits, due = objective(*arguments)
             return (loss * float("nan") if len(seen) == poison and rank == 1 else loss), logits, due
 
-        with mock.patch.object(loop, "objective", watched):
+        with mock.patch.object(loop, "objective", watched), trained_in_double() if double else nullcontext():
             try:
                 train(TrainConfig(**run))
             except TrainingStopped as stopped:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from .bytepairs import read_tokenizer
@@ -29,19 +30,35 @@ from .text import Tokenizer
 FORMAT = 1
 
 
+def _came_along() -> Path:
+    """The shipped checkpoints: inside an installed library, else in the project's ``data/``."""
+    package = Path(__file__).resolve().parent
+    inside = package / "checkpoints"
+    return inside if inside.is_dir() else package.parent / "data" / "checkpoints"
+
+
 def data_folder() -> Path:
-    """The project's ``data/``: beside the package, or where PRUNECAP_DATA points."""
-    return Path(os.environ.get("PRUNECAP_DATA") or Path(__file__).resolve().parent.parent / "data")
+    """Where data is kept: PRUNECAP_DATA, else the project's ``data/``, and for a library installed away from it the
+    user's cache (on Linux ~/.cache/prunecap)."""
+    if named := os.environ.get("PRUNECAP_DATA"):
+        return Path(named)
+    data = _came_along().parent
+    return data if data.name == "data" else user_cache_path("prunecap", appauthor=False)
+
+
+def _folders() -> list[Path]:
+    """Where a checkpoint's name is looked for: the user's own first."""
+    return [data_folder() / "checkpoints", _came_along()]
 
 
 def shipped() -> list[str]:
-    """Names of the checkpoints under data/checkpoints."""
-    return sorted(path.parent.name for path in (data_folder() / "checkpoints").glob("*/config.json"))
+    """Names of checkpoints that need no path."""
+    return sorted({path.parent.name for folder in _folders() for path in folder.glob("*/config.json")})
 
 
 def find(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint, by name or path. Raises CheckpointError naming the choices."""
-    for folder in (Path(name_or_path), data_folder() / "checkpoints" / str(name_or_path)):
+    for folder in (Path(name_or_path), *(folder / name_or_path for folder in _folders())):
         recover_folder(folder)
         if os.path.isfile(folder / "config.json"):
             return folder

@@ -20,6 +20,24 @@ def printable(text: object) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
+def install_hint(module: str) -> str:
+    """How to install a module that is missing: by the extra of this library that brings it, or by its own name.
+
+    The installed library's metadata lists what each extra brings; all of them are imported as they are called.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+    name = module.replace("_", "-")
+    try:
+        listed = requires("prunecap") or []
+    except PackageNotFoundError:
+        listed = []
+    for line in listed:
+        found = re.match(rf"{re.escape(name)}\b.*extra == ['\"]([\w-]+)", line)
+        if found:
+            return f"pip install 'prunecap[{found[1]}]'"
+    return f"pip install {name}"
+
+
 class PrunecapError(Exception):
     """Base of every error this library raises on purpose."""
 

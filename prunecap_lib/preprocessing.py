@@ -24,7 +24,7 @@ from msgspec import Meta
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import InputError, MissingFileError, PictureError
+from .errors import InputError, MissingFileError, PictureError, install_hint
 
 FORMATS = {  # by Pillow's name; HEIF comes with pillow-heif. Others are left out, above all those that run programs
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "PNG": (".png", ".apng"), "WEBP": (".webp",), "GIF": (".gif",),
@@ -138,8 +138,8 @@ def _open_other(data: bytes, name: str | os.PathLike) -> Image.Image:
         try:
             from pillow_heif import register_heif_opener
         except ImportError:
-            raise PictureError(f"picture {name} is in Apple's HEIC format, which needs a package: pip install "
-                               "pillow-heif, or save the picture as JPEG") from None
+            raise PictureError(f"picture {name} is in Apple's HEIC format, which needs a package: "
+                               f"{install_hint('pillow_heif')}, or save the picture as JPEG") from None
         register_heif_opener()
     Image.init()
     try:

@@ -8,6 +8,7 @@ and metrics.json.
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +25,20 @@ DRAWN = 5
 
 
 def main() -> None:
+    from prunecap_lib.errors import CheckpointError, PrunecapError, TrainingStopped
+    try:
+        demo()
+    except TrainingStopped as stopped:
+        sys.exit(f"\nmake demo: {stopped}")
+    except KeyboardInterrupt:
+        sys.exit("\nmake demo: stopped; the same command goes on")
+    except CheckpointError as error:
+        sys.exit(f"make demo: error: {error}. Here: remove {OUT}, and run it again")
+    except PrunecapError as error:
+        sys.exit(f"make demo: error: {error}")
+
+
+def demo() -> None:
     from safetensors.torch import save_file
 
     from prunecap_lib import Captioner, TrainConfig, train
@@ -34,15 +49,17 @@ def main() -> None:
     # As captioners of photographs do, it starts from an encoder that can see already; the decoder starts from nothing.
     encoder = OUT / "encoder.safetensors"
     if not encoder.exists():
-        save_file(Captioner.load("scenes-convnext").encoder.state_dict(), encoder)
+        partial = encoder.with_suffix(".partial")
+        save_file(Captioner.load("scenes-convnext").encoder.state_dict(), partial)
+        partial.replace(encoder)
     config = TrainConfig(dataset="scenes", encoder="convnext", encoder_weights=str(encoder), freeze_encoder=True,
                          prune_ratio=PRUNE_RATIO, limit=6_000, epochs=3, lr=3e-3, dropout=0.0, d_model=128, ffn=512,
                          captions_per_image=2, val_limit=200, log_every=10, out=str(OUT / "run"))
     say(started, f"training on {config.limit:,} drawn pictures, {PRUNE_RATIO:.0%} of the tokens pruned")
     captioner = train(config).captioner
     test = open_dataset("scenes", split="test", limit=TEST_PICTURES, size=captioner.config.image_size)
-    say(started, f"captioning {len(test)} pictures it has not seen")
-    report, captions = evaluate(captioner, test)
+    say(started, f"captioning {len(test)} pictures it has not seen, and scoring the captions")
+    report, captions = evaluate(captioner, test, progress=True)
     write_json(OUT / "metrics.json", report)
     lines = [f"{image_id}\t{caption.text}" for image_id, caption in captions.items()]
     (OUT / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

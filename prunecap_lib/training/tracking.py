@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, install_hint
 from .config import TrainConfig
 from .monitor import CLOCKS
 
@@ -17,7 +17,7 @@ PROJECT = "prunecap"
 def check_tracker(name: str) -> None:
     """Raises InputError, with what to install, where the tracker is not there: Accelerate would go on without it."""
     if name != "none" and find_spec(name) is None:
-        raise InputError(f"tracker {name} is not installed; pip install {name}, or choose --tracker none: "
+        raise InputError(f"tracker {name} is not installed; {install_hint(name)}, or choose --tracker none: "
                          "metrics.jsonl is written all the same")
 
 

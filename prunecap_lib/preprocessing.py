@@ -10,12 +10,10 @@ from __future__ import annotations
 import io
 import math
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -25,20 +23,22 @@ from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import InputError, MissingFileError, PictureError, install_hint
+from .reading import read_bytes
 
 FORMATS = {  # by Pillow's name; HEIF comes with pillow-heif. Others are left out, above all those that run programs
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "PNG": (".png", ".apng"), "WEBP": (".webp",), "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-    "AVIF": (".avif",), "HEIF": (".heic", ".heif", ".hif")}
+    "BMP": (".bmp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif", ".avifs"), "HEIF": (".heic", ".heics", ".heif", ".heifs", ".hif")}
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """How names of files end that ``load_image`` reads, in small letters. (It goes by the content all the same.)"""
 MAX_PIXELS = 100_000_000
-"""Most pixels of a picture: they take about a gigabyte while it is read."""
+"""Most pixels of a picture: they take half a gigabyte to one and a half while it is read."""
 MAX_JPEG_PIXELS = 4 * MAX_PIXELS
 """Most pixels of a JPEG that is not progressive: above MAX_PIXELS it is decoded at an eighth of its sides."""
 MAX_BYTES = 500_000_000
 """Most bytes of a picture's file."""
 _MAX_SCANS = 100  # times that a JPEG may go over its picture; files in use have about ten
+_MAX_TEXT = 5_000_000  # bytes of a PPM in letters, which Pillow reads at a megabyte a second
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _STRIP = 1 << 20  # pixels that are converted at a time, where that takes more memory than their result
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -84,27 +84,12 @@ def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
 def read_picture(path: str | os.PathLike) -> bytes:
     """A picture file as it lies on disk. Only regular files are opened: a pipe would never end.
 
-    Raises: MissingFileError where there is none; PictureError for another kind of file, one that cannot be opened, and
+    Raises: MissingFileError where there is none; PictureError for another kind of file, one that cannot be read, and
     one of more than MAX_BYTES.
     """
-    try:
-        about = os.stat(path)
-        if stat.S_ISDIR(about.st_mode):
-            raise PictureError(f"{path} is a folder; give a picture file in it")
-        if not stat.S_ISREG(about.st_mode):
-            raise PictureError(f"{path} is a pipe, a socket or a device; save the picture as a file")
-        if about.st_size > MAX_BYTES:
-            raise PictureError(f"picture {path} has {about.st_size:,} bytes, more than the {MAX_BYTES:,} that are "
-                               "read; save it as JPEG")
-        return Path(path).read_bytes() if about.st_size else b""  # files without a size may be the system's, and block
-    except (FileNotFoundError, NotADirectoryError):
-        remedy = "download it first" if str(path).startswith(("http://", "https://")) else "check the path"
-        raise MissingFileError(f"picture {path} not found; {remedy}") from None
-    except PictureError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: no name can hold a zero byte
-        raise PictureError(f"picture {path} cannot be opened ({getattr(error, 'strerror', None) or error}); check its "
-                           "name and permissions") from error
+    if str(path).startswith(("http://", "https://")):
+        raise MissingFileError(f"picture {path} not found; download it first")
+    return read_bytes(path, "picture", error=PictureError, largest=MAX_BYTES)
 
 
 def decode_image(data: bytes, name: str | os.PathLike) -> Image.Image:
@@ -141,6 +126,9 @@ def _open_other(data: bytes, name: str | os.PathLike) -> Image.Image:
             raise PictureError(f"picture {name} is in Apple's HEIC format, which needs a package: "
                                f"{install_hint('pillow_heif')}, or save the picture as JPEG") from None
         register_heif_opener()
+    if data[:2] in (b"P1", b"P2", b"P3") and len(data) > _MAX_TEXT:
+        raise PictureError(f"picture {name} is written as text, {len(data):,} bytes of it, which takes too long to "
+                           "decode; save it as PNG")
     Image.init()
     try:
         return Image.open(io.BytesIO(data), formats=[known for known in FORMATS if known in Image.OPEN])
@@ -194,7 +182,7 @@ def orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    turn = _TURNS.get(orientation(image))
+    turn = None if image.format == "TIFF" else _TURNS.get(orientation(image))  # load() has turned TIFFs already
     grey = image.mode[0] in "IF"  # 16- and 32-bit; Pillow's own conversion clips them at 255
     try:
         if grey or image.has_transparency_data:

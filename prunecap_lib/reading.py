@@ -52,11 +52,12 @@ def open_file(path: str | Path, what: str = "file", *, error: type[PrunecapError
     return file
 
 
-def read_bytes(path: str | Path, what: str = "file", *, error: type[PrunecapError] = InputError) -> bytes:
-    """All bytes of a regular file. Raises what ``open_file`` raises, and ``error`` where it cannot be read."""
+def read_bytes(path: str | Path, what: str = "file", *, error: type[PrunecapError] = InputError,
+               largest: int = _LARGEST) -> bytes:
+    """All bytes of a regular file. Raises what ``open_file`` raises; ``error`` where it is too large or unreadable."""
     with open_file(path, what, error=error) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > _LARGEST:
+        if size > largest:
             raise error(f"{what} {path} has {size / 1e9:,.1f} GB, more than any such file; is it the right one?")
         try:
             return file.read()

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from close import assert_close
@@ -44,6 +45,32 @@ def ids():
 def scorers(captioner):
     attention = captioner.config.encoder == "vit"
     return [name for name in SCORES if attention or name not in ATTENTION_SCORES]
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (torch.zeros(1, 3, 32, 64), r"floats \[B, 3, 64, 64\]"), (torch.zeros(4, 64, 64), "floats"),
+    (torch.zeros(1, 1, 3, 64, 64), "floats"), (torch.zeros(2), "floats"),
+    (torch.zeros(3, 64, 64, dtype=torch.uint8), "not torch.uint8"), (torch.full((1, 3, 64, 64), torch.nan), "finite"),
+    (torch.full((3, 64, 64), torch.inf), "finite"), ([torch.zeros(3, 64, 64)], "not Tensor"), (7, "not int"),
+    ({"a": 1}, "not dict"), ([None], "not NoneType"), (np.zeros((1, 64, 64, 3), np.uint8), "one array a picture")])
+def test_what_is_no_picture_is_refused_in_words(captioner, wrong, words):
+    with pytest.raises(InputError, match=words):
+        captioner.generate(wrong)
+
+
+def test_no_pictures_give_no_captions(captioner):
+    for nothing in ([], (), torch.zeros(0, 3, 64, 64)):
+        assert captioner.generate(nothing, method="beam", return_attention=True) == []
+
+
+def test_pictures_of_every_kind_are_captioned_alike(captioner, tmp_path):
+    picture = Image.radial_gradient("L").resize((80, 60)).convert("RGB")
+    picture.save(tmp_path / "a.png")
+    tensor = captioner.preprocessing(picture)
+    kinds = [picture, tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(),
+             np.asarray(picture), tensor, tensor.double()]
+    assert len({captioner.generate(kind, max_length=8)[0].text for kind in kinds}) == 1
+    assert len(captioner.generate(kinds[:5], max_length=8)) == 5
 
 
 def test_keeping_all_is_not_pruning(captioner, images, ids):

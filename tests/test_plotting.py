@@ -8,7 +8,10 @@ from PIL import Image
 
 matplotlib.use("Agg")
 
-from prunecap_lib.plotting import draw_scores, label_points, style  # noqa: E402
+from prunecap_lib.captioner import Caption  # noqa: E402
+from prunecap_lib.plotting import draw_caption, draw_pruning, draw_scores, label_points, style  # noqa: E402
+from prunecap_lib.preprocessing import Preprocessing  # noqa: E402
+from prunecap_lib.tokens import Grid  # noqa: E402
 
 
 @pytest.fixture
@@ -39,6 +42,26 @@ def test_each_score_has_a_row_and_each_ratio_its_cells(picture):
         cut = original.shape[0] * (4 - rows) // 4
         assert np.array_equal(image[cut:], original[cut:])
         assert not (image[:cut] == original[:cut]).all(axis=(1, 2)).any()
+
+
+@pytest.mark.parametrize("preprocessing", [Preprocessing(70, crop_pct=0.9), Preprocessing(70).whole()],
+                         ids=["middle", "whole"])
+def test_all_parts_of_a_figure_know_where_the_cells_lie(preprocessing):
+    """8 x 8 cells of 8 pixels on a picture of 70: the last six pixels have no cell, no line and no heat behind them."""
+    grid, photo = Grid.of((8, 8), 8, 70), Image.new("RGB", (300, 200))
+    caption = Caption("a", [4], ["a"], -1.0, torch.arange(64), grid, torch.ones(1, 8, 8))
+    with style():
+        for figure in (draw_caption(photo, caption, preprocessing), draw_pruning([photo.resize((70, 70))], [caption])):
+            gridded, dimmed, *heats = figure.axes
+            height, width = gridded.images[0].get_array().shape[:2]
+            for axis, side in enumerate((width, height)):
+                places = [line.get_data()[axis] for line in gridded.lines]
+                lines = [place[0] + 0.5 for place in places if place[0] == place[1]]
+                assert np.allclose(lines, [side * 8 * i / 70 for i in range(1, 9)])
+                seen = (np.asarray(dimmed.images[0].get_array())[..., 0] == 0).any(axis).sum()
+                assert abs(seen - side * 64 / 70) <= 1
+                for heat in (ax.images[1].get_array() for ax in heats if len(ax.images) > 1):
+                    assert abs((heat > 0).any(axis).sum() - side * 64 / 70) <= 1
 
 
 @pytest.mark.parametrize("points", [[(0.5, 0.5), (0.5, 0.5)], [(0.1, 0.5), (0.12, 0.51), (0.14, 0.5)],

@@ -1,6 +1,7 @@
 """Does training outlive one bad picture and stop at many? Is the fast way to decode the exact one to a step?"""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -114,10 +115,16 @@ class Files:
         return decode_image(self.contents[i], f"number {i}")
 
 
-def rotated(orientation=6):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return photograph(300, 200, exif=exif)
+def rotated(orientation=6, *, where="exif", mode="RGB", size=(300, 200)):
+    """A JPEG that says how it lies: in EXIF, in XMP, or in both, where XMP says something else."""
+    told = {}
+    if where in ("exif", "both"):
+        told["exif"] = Image.Exif()
+        told["exif"][0x0112] = orientation
+    if where in ("xmp", "both"):
+        number = orientation if where == "xmp" else orientation % 8 + 1
+        told["xmp"] = b'<rdf:Description tiff:Orientation="%d"/>' % number
+    return photograph(*size, mode=mode, **told)
 
 
 @pytest.mark.parametrize("prep", [Preprocessing(224, crop_pct=0.875), Preprocessing(64, interpolation="bilinear"),
@@ -137,6 +144,25 @@ def test_what_is_odd_goes_the_exact_way(data):
     assert torch.equal(fast_pixels(Files(data), 0, PREP), exact_pixels(Files(data), 0, PREP))
 
 
+@pytest.mark.parametrize("where", ["exif", "xmp", "both"])
+def test_fast_turns_what_exact_turns(where):
+    """Over all orientations, modes and sizes: a picture that is not turned alike differs everywhere."""
+    for orientation in range(1, 9):
+        for mode, size in (("RGB", (80, 60)), ("L", (60, 80)), ("CMYK", (50, 50)), ("RGB", (1, 9)), ("L", (301, 200))):
+            data = Files(rotated(orientation, where=where, mode=mode, size=size))
+            difference = (fast_pixels(data, 0, PREP).int() - exact_pixels(data, 0, PREP).int()).abs().float()
+            assert difference.mean() < 0.5, (orientation, mode, size)
+
+
+def test_fast_gives_way_where_only_exact_reads_at_reduced_size(monkeypatch):
+    from prunecap_lib import preprocessing
+
+    monkeypatch.setattr(preprocessing, "MAX_PIXELS", 60_000)
+    data = Files(photograph(400, 300))
+    assert data.image(0).size == (50, 38)
+    assert torch.equal(fast_pixels(data, 0, PREP), exact_pixels(data, 0, PREP))
+
+
 @pytest.mark.parametrize("data", [photograph(90, 60)[:400], b"\xff\xd8\xff", b"no picture", b""])
 def test_damage_is_told_of(data):
     with pytest.raises(PictureError, match="number 0"):
@@ -147,6 +173,14 @@ def test_pictures_of_the_encoders_scale_are_not_changed_at_all():
     prep = Preprocessing(224, crop_pct=0.875)  # scales the shorter side to 256, which it has
     data = Files(photograph(341, 256))
     assert torch.equal(fast_pixels(data, 0, prep), exact_pixels(data, 0, prep))
+
+
+def test_only_regular_files_are_read(source):
+    os.mkfifo(source.paths[0].with_name("pipe.jpg"))
+    source.paths[0] = source.paths[0].with_name("pipe.jpg")
+    for look in (exact_pixels, fast_pixels):
+        with pytest.raises(PictureError, match="is no regular file"):
+            look(source, 0, PREP)
 
 
 def test_bytes_are_read_like_files(tmp_path):

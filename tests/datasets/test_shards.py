@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from shard_photos import photos
 
-from prunecap_lib.datasets import CaptionDataset, open_dataset
+from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset
 from prunecap_lib.datasets.shard_build import build_shards, bytes_a_picture
 from prunecap_lib.datasets.shard_index import ShardSettings
 from prunecap_lib.datasets.shards import WINDOW
@@ -58,6 +58,25 @@ def test_what_goes_in_comes_out(source, out):
     assert names == [*(f"{k:05d}.tar" for k in range(5)), "index.json"]
     for i in reversed(range(23)):
         assert np.array_equal(np.asarray(data.image(i)), by_hand(source.image(i)))
+
+
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_pictures_are_stored_upright(tmp_path, where):
+    """And with nothing left that would turn them once more."""
+    upright = Image.linear_gradient("L").resize((60, 40)).convert("RGB")  # dark above, light below
+    paths = {}
+    for number, lies in {1: None, 3: Image.ROTATE_180, 6: Image.ROTATE_90, 8: Image.ROTATE_270}.items():
+        exif, paths[number] = Image.Exif(), tmp_path / f"{number}.jpg"
+        exif[0x0112] = number
+        told = {"exif": exif} if where == "exif" else {"xmp": b'<x tiff:Orientation="%d"/>' % number}
+        (upright.transpose(lies) if lies else upright).save(paths[number], **told)
+    source = PhotoDataset("turned", "train", {number: ["a word"] for number in paths}, paths, source=tmp_path)
+    build(source, tmp_path / "out")
+    data = open_dataset("shards", split="train", root=tmp_path / "out")
+    for i in range(4):
+        stored = Image.open(io.BytesIO(data.encoded(i)))
+        assert stored.size == (48, 32) and not stored.getexif() and "xmp" not in stored.info
+        assert data.image(i).getpixel((24, 1))[0] < 30 and data.image(i).getpixel((24, 30))[0] > 225
 
 
 def test_limit_and_other_names_of_splits(source, out):

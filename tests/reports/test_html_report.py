@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from prunecap_lib.errors import CheckpointError
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.reports import score_split, write_html
 from prunecap_lib.reports.html import pruned_cells
+from prunecap_lib.tokens import Grid
 
 HOSTILE = '</script><script>document.title = "taken"</script> & <b>{{title}}</b> $& <!--'
 VOID = {"meta", "link", "input", "br", "img"}
@@ -92,10 +94,13 @@ def test_pictures_lie_beside_the_page_in_small(page):
 
 def test_kept_cells_and_where_they_lie():
     caption = Caption("", [], [], 0.0, torch.tensor([0, 5, 8]), (3, 3))
-    found = pruned_cells(caption, Preprocessing(crop_pct=0.5), (200, 100))
+    found = pruned_cells(caption, Preprocessing(96, crop_pct=0.5), (200, 100))
     bits = f"{int(found['kept'], 16):0{4 * len(found['kept'])}b}"
     assert [i for i, bit in enumerate(bits) if bit == "1"] == [0, 5, 8] and found["grid"] == [3, 3]
     assert found["box"] == pytest.approx([0.375, 0.25, 0.625, 0.75], abs=0.01)
+    assert found["across"] == [3, 3]
+    cut_off = pruned_cells(replace(caption, grid=Grid.of((3, 3), 32, 112)), Preprocessing(112), (200, 100))
+    assert cut_off["across"] == [3.5, 3.5]  # half a cell's pixels at the right and below are in no cell
     everything = Caption("", [], [], 0.0, torch.arange(9), (3, 3))
     assert pruned_cells(everything, Preprocessing(), (9, 9)) == pruned_cells("text", None, (9, 9)) == {}
 

@@ -31,6 +31,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale
     The fused kernel never holds the weights, so asking for them costs the explicit product. The explicit
     product also serves training in bf16 on a CPU, where the fused kernel's backward pass is the slower one.
     """
+    if mask is not None and mask.dtype != torch.bool:  # the fused kernel reads a float32 mask as if it were float64
+        mask = mask.to(torch.promote_types(mask.dtype, q.dtype))
     slow_backward = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
     if not need_weights and not slow_backward:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale), None

@@ -109,14 +109,15 @@ def test_memory_stays_unprojected_while_that_saves_work(S, D, heads):
     assert layer.project_memory(memory, looks=turn)[0].dim() == 4
 
 
-def test_explicit_and_fused_attention_agree():
-    q, k, v = torch.randn(3, 2, 4, 6, 8).unbind(0)
-    mask = causal_mask(6)
-    fused, none = attend(q, k, v, mask)
-    explicit, weights = attend(q, k, v, mask, need_weights=True)
-    assert none is None
-    assert_close(fused, explicit)
-    assert weights.triu(1).abs().max() == 0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_explicit_and_fused_attention_agree(dtype):
+    q, k, v = torch.randn(3, 2, 4, 6, 8, dtype=dtype).unbind(0)
+    for mask in (causal_mask(6), torch.randn(2, 1, 1, 6)):
+        fused, none = attend(q, k, v, mask)
+        explicit, weights = attend(q, k, v, mask, need_weights=True)
+        assert none is None
+        assert_close(fused, explicit)
+    assert attend(q, k, v, causal_mask(6), need_weights=True)[1].triu(1).abs().max() == 0
 
 
 def test_masks_say_true_where_a_word_may_look():

@@ -323,7 +323,7 @@ def test_a_predictors_training_equals_what_it_keeps(family, images, monkeypatch)
             scores = keep - drop
             count = -(-int(kept[0].sum()) // 2)
             best = scores.masked_fill(kept == 0, -torch.inf).topk(count + 1)
-            assert (best.values[:, -2] - best.values[:, -1]).min() > 1e-4  # no last bit decides
+            assert (best.values[:, -2] - best.values[:, -1]).min() > 1e-5  # no last bit decides
             best = best.indices[:, :count]
         return kept * torch.zeros_like(scores).scatter(1, best, 1.0), scores
 

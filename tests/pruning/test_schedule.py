@@ -111,7 +111,7 @@ def test_merging_stands_where_the_paper_has_it(images):
 
 
 def test_a_score_from_attention_costs_no_matrix_product():
-    flops = {scorer: count_flops(vit(Schedule((3, 6), (0.5, 0.5), scorer)), torch.zeros(1, 3, 64, 64))
+    flops = {scorer: count_flops(vit(Schedule((3, 6), (0.5, 0.5), scorer)), torch.zeros(1, 3, 64, 64).double())
              for scorer in ("grid", "cls_attention", "attention_received", "key_norm")}
     assert set(flops.values()) == {flops["grid"]}
 

@@ -46,6 +46,10 @@ class InputError(PrunecapError, ValueError):
     """A value or a file's content that cannot be used."""
 
 
+class UndefinedError(InputError):
+    """A statistic that is not defined on what it was given: it is left out, or refused, and never told as a number."""
+
+
 class PictureError(InputError):
     """One picture that cannot be read: damaged, or no picture at all. The others beside it may be good."""
 

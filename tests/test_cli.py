@@ -118,6 +118,14 @@ def test_train_evaluate_and_data(capsys, tmp_path):
     assert set(report["scene_accuracy"]) == {"kind", "colour", "count", "relation"}
     assert {"command", "versions", "date", "machine", "seed"} <= set(report["provenance"])
 
+    status, out, err = run(capsys, "evaluate", "--checkpoint", tmp_path / "run" / "checkpoint", "--limit", 1,
+                           "--metrics", "BLEU", "CIDEr", "--html", tmp_path / "page", "--no-progress")
+    one = json.loads(out)
+    assert status == 0 and set(one["scores"]) == {f"Bleu_{n}" for n in range(1, 5)}
+    assert "1 picture" in one["undefined"]["CIDEr"]
+    assert not any(name.startswith("CIDEr_") for name in one) and "not defined: CIDEr: " in err
+    assert '"score": null' in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+
     status, out, _ = run(capsys, "data", "scenes", "--out", tmp_path / "scenes", "--n", 3, "--size", 64)
     assert status == 0 and len(list((tmp_path / "scenes" / "images").iterdir())) == 3
     status, out, _ = run(capsys, "data", "info", "--limit", 4)
@@ -127,7 +135,7 @@ def test_train_evaluate_and_data(capsys, tmp_path):
     status, _, err = run(capsys, "data", "info", "--limit", 4, "--min-count", 5, "--split", "train")
     assert status == 2 and "choose another --split" in err
     status, _, err = run(capsys, "data", "info", "--limit", 4, "--min-count", 10**9)
-    assert status == 2 and "no word is left" in err
+    assert status == 2 and "no word in it" in err
 
 
 def test_features_are_forecast_then_built_then_trained_on(capsys, folder, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prunecap_lib import Vocabulary
-from prunecap_lib.errors import InputError, MissingFileError, PrunecapError
+from prunecap_lib.errors import InputError, MissingFileError, PrunecapError, UndefinedError
 from prunecap_lib.evaluation import (
     bootstrap_interval,
     diversity,
@@ -26,6 +26,8 @@ from prunecap_lib.evaluation.baselines import (
     constant_caption,
     nearest_pictures,
 )
+from prunecap_lib.evaluation.reward import CiderD
+from prunecap_lib.reports import dealt_to_others, mean
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "captions.json").read_text())
 REFERENCES, CANDIDATES = FIXTURE["references"], FIXTURE["candidates"]
@@ -155,7 +157,7 @@ def test_diversity_by_hand():
     counted = diversity({1: "A dog runs.", 2: "a dog runs", 3: "two cats"})
     assert counted == {"distinct": 2, "vocabulary": 5, "mean_length": pytest.approx(8 / 3),
                        "distinct_1": 5 / 8, "distinct_2": 3 / 5}
-    assert diversity([""])["distinct_2"] == 0
+    assert not {"distinct_1", "distinct_2"} & diversity([""]).keys() and "distinct_2" not in diversity(["dog"])
     with pytest.raises(InputError):
         diversity([])
 
@@ -167,9 +169,36 @@ def test_bootstrap_interval():
     # The normal approximation of the same interval.
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
-    assert bootstrap_interval([2.0]) == (2.0, 2.0)
-    with pytest.raises(InputError):
-        bootstrap_interval([])
+    assert bootstrap_interval([2.0, 2.0]) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("statistic", [
+    lambda: bootstrap_interval([]), lambda: bootstrap_interval([2.0]), lambda: mean([]),
+    lambda: token_accuracy(torch.zeros(1, 2, 5), torch.zeros(1, 2, dtype=torch.long)),
+    lambda: dealt_to_others({1: "a dog"}), lambda: constant_caption([["a dog", "a brown dog"]]),
+    lambda: CiderD([[["a", "dog"]]]), lambda: CiderD([]),
+    lambda: CiderD([[["a", "dog"], ["b"]], [["b"], ["a", "dog"]]]),
+    lambda: per_image_cider({1: ["a dog"]}, {1: "a dog"}), lambda: score_captions({1: ["a dog"]}, {1: "a dog"}),
+    lambda: per_image_cider({1: ["a dog"], 2: ["A dog."]}, {1: "a dog", 2: "a cat"})])
+def test_what_is_not_defined_is_no_number(statistic):
+    with pytest.raises(UndefinedError):
+        statistic()
+
+
+def test_intervals_are_of_finite_values():
+    with pytest.raises(InputError, match="finite"):
+        bootstrap_interval([1.0, float("nan")])
+
+
+@pytest.mark.parametrize("language", [["две собаки бегут", "кошка спит на диване"], ["كلب يركض في الثلج", "قطة تنام"],
+                                      ["两只狗在奔跑", "一只猫在沙发上睡觉"]])
+def test_captions_of_any_script_are_scored_word_by_word(language):
+    """A caption that shares a word with its references is nearer than one that shares none, spaces or not."""
+    references = dict(enumerate([text] for text in language))
+    half = {0: language[0][: len(language[0]) // 2], 1: language[1]}
+    assert 0 < per_image_cider(references, half)[0] < per_image_cider(references, dict(enumerate(language)))[0]
+    assert score_captions(references, half, metrics=["BLEU"])["Bleu_1"] > 0.5
+    score_captions({0: ["a\x00b\ud800", "c"], 1: ["d"]}, {0: "a\x1b", 1: "\udcff"}, metrics=["BLEU", "CIDEr"])
 
 
 def test_signature_names_fields_and_versions():

@@ -123,6 +123,8 @@ def write(report: dict, captions: dict, dataset, command: EvaluateCommand, prepr
     """The report on stdout, and what else was asked for in files."""
     from ..reports import write_html, write_json, write_results
     print(json.dumps(report, indent=1))
+    for name, reason in report.get("undefined", {}).items():
+        print(f"not defined: {name}: {reason}", file=sys.stderr)
     texts = {id: caption if isinstance(caption, str) else caption.text for id, caption in captions.items()}
     if command.out:
         write_json(command.out, report | {"captions": {str(id): text for id, text in texts.items()}})

@@ -25,7 +25,8 @@ class TimmAdapter(Encoder):
     adds for its classifier; those layers are removed. "tf_efficientnet_lite0@last_stage" gives 7x7x320,
     where ``forward_features`` widens it to 1280 channels.
 
-    Raises InputError where the output is not a map or a row of tokens that fills a square.
+    Raises InputError where the output is not a map or a row of tokens that fills a square, one for each place: a class
+    token alone, or a mean, is none.
     """
 
     def __init__(self, model: nn.Module, *, name: str, preprocessing: Preprocessing):
@@ -34,20 +35,23 @@ class TimmAdapter(Encoder):
         self.last_stage = name.endswith(LAST_STAGE)
         self.prefix_tokens = 0 if self.last_stage else getattr(model, "num_prefix_tokens", 0)
         all_keys = set(model.state_dict())
-        model.reset_classifier(0)
-        if self.last_stage:
-            if not hasattr(model, "prune_intermediate_layers"):
-                raise InputError(f"encoder {name}: timm cannot give the last stage of this architecture; "
-                                 f"leave {LAST_STAGE} out")
-            model.prune_intermediate_layers(1, prune_norm=True)
-        self.head_keys = tuple(all_keys - set(model.state_dict()))
-        self.model = model.eval()
+        if self.last_stage and not hasattr(model, "prune_intermediate_layers"):
+            raise InputError(f"encoder {name}: timm cannot give the last stage of this architecture; "
+                             f"leave {LAST_STAGE} out")
         try:
+            model.reset_classifier(0)
+            if self.last_stage:
+                model.prune_intermediate_layers(1, prune_norm=True)
+            self.head_keys = tuple(all_keys - set(model.state_dict()))
+            self.model = model.eval()
             with torch.no_grad():  # what it gives is best learned by asking it
                 features = self.features(torch.zeros(1, 3, self.image_size, self.image_size))
-        except RuntimeError as error:
+        except InputError:
+            raise
+        except (AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError,
+                ) as error:
             raise InputError(f"encoder {name} fails on a picture of image_size {self.image_size} ({error}); "
-                             "try its own size") from error
+                             "try its own size, or choose another backbone") from error
         self.model.train()
         self.channels, grid = features.shape[-1], self.find_grid(features)
         self.stride = self.find_stride(grid)
@@ -77,27 +81,38 @@ class TimmAdapter(Encoder):
                              "choose another backbone")
         if x.dim() == 4 and getattr(self.model, "output_fmt", "NCHW") != "NHWC":
             x = x.permute(0, 2, 3, 1)
+        if x.shape[-1] != getattr(self.model, "num_features", x.shape[-1]):
+            raise InputError(f"encoder {self.name}: forward_features gives {list(x.shape[1:])}, not ending in the "
+                             f"{self.model.num_features} channels that timm tells of; choose another backbone")
         return x
 
     def find_grid(self, features: Tensor) -> tuple[int, int]:
         """(H, W) of what ``features`` returned."""
         if features.dim() == 4:
-            return features.shape[1], features.shape[2]
-        N = features.shape[1] - self.prefix_tokens
-        side = math.isqrt(N)
-        if side * side != N:
-            raise InputError(f"encoder {self.name}: {N} tokens fill no square grid at image_size "
-                             f"{self.image_size}; choose another backbone")
-        return side, side
+            grid = features.shape[1], features.shape[2]
+        else:
+            N = features.shape[1] - self.prefix_tokens
+            grid = (math.isqrt(max(N, 0)),) * 2
+            if grid[0] ** 2 != N:
+                raise InputError(f"encoder {self.name}: {N} tokens fill no square grid at image_size "
+                                 f"{self.image_size}; choose another backbone")
+        if max(grid) <= 1 and self.image_size >= 2 * (self.reduction or 32):
+            raise InputError(f"encoder {self.name}: forward_features gives one vector for {self.image_size} pixels, a "
+                             "class token or a mean, and no visual tokens; choose another backbone")
+        return grid
+
+    @property
+    def reduction(self) -> int | None:
+        """What timm says of the last stage: pixels from one cell to the next. None where it says nothing."""
+        try:
+            return self.model.feature_info[-1]["reduction"]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            return None
 
     def find_stride(self, grid: tuple[int, int]) -> int:
-        """What timm says of the last stage, where the grid bears it out: a map may be padded, or be cut off."""
-        even = self.image_size / grid[0]
-        try:
-            told = self.model.feature_info[-1]["reduction"]
-        except (AttributeError, IndexError, KeyError, TypeError):
-            return round(even)
-        return told if abs(self.image_size / told - grid[0]) < 2 else round(even)
+        """``reduction``, where the grid bears it out: a map may be padded, or be cut off."""
+        told = self.reduction
+        return told if told and abs(self.image_size / told - grid[0]) < 2 else round(self.image_size / grid[0])
 
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size, and for attention."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..text import tokenize
-from .reward import ORDERS, length_penalty, ngrams
+from .reward import ORDERS, check_document_frequencies, length_penalty, ngrams
 
 
 class CaptionVectors:
@@ -25,10 +25,11 @@ class CaptionVectors:
 
     Document frequencies count pictures, as in CIDEr. Unlike CIDEr-D, a repeated n-gram is not clipped.
 
-    Args: captions: captions[i] are those of picture i.
+    Args: captions: captions[i] are those of picture i. Raises UndefinedError for a single picture.
     """
 
     def __init__(self, captions: Sequence[Sequence[str]]):
+        check_document_frequencies(captions)
         grams = [[ngrams(tokenize(caption)) for caption in picture] for picture in captions]
         frequency = Counter(gram for picture in grams for gram in set().union(*picture))
         self.number = {gram: i for i, gram in enumerate(frequency)}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import InputError
 from . import java
+from .reward import check_document_frequencies
 
 METRICS = ("BLEU", "METEOR", "ROUGE_L", "CIDEr", "SPICE")
 _ImageId = int | str
@@ -27,8 +28,8 @@ def score_captions(references: Mapping[_ImageId, Sequence[str]], candidates: Map
         metrics: of "BLEU", "METEOR", "ROUGE_L", "CIDEr", "SPICE"; the first and third to fourth are quick,
             METEOR takes ten seconds a thousand pictures, SPICE needs Stanford CoreNLP.
 
-    Raises: InputError for ids or captions that do not fit; MissingFileError without Java, or without CoreNLP
-        for SPICE; PrunecapError where one of the Java programs fails.
+    Raises: UndefinedError for CIDEr of a single picture; InputError for ids or captions that do not fit;
+        MissingFileError without Java, or without CoreNLP for SPICE; PrunecapError where one of the Java programs fails.
     """
     wrong = [name for name in metrics if name not in METRICS]
     if wrong:
@@ -68,6 +69,7 @@ def per_image_cider(references: Mapping[_ImageId, Sequence[str]],
 def _cider(truth: dict, told: dict):
     from pycocoevalcap.cider.cider import Cider
 
+    check_document_frequencies(list(truth.values()))
     return Cider().compute_score(truth, told)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, UndefinedError
 
 ORDERS = 4
 """n-grams of one to four words, as in CIDEr."""
@@ -33,20 +33,27 @@ def length_penalty(difference):
     return np.exp(-(difference**2) / (2 * LENGTH_SIGMA**2))
 
 
+def check_document_frequencies(references: Sequence[Sequence[Words]]) -> None:
+    """Raise UndefinedError where all pictures have the same references: one picture, for one."""
+    first = sorted(map(tuple, references[0])) if references else None
+    if all(sorted(map(tuple, picture)) == first for picture in references[1:]):
+        here = f"{len(references)} picture" if len(references) < 2 else "one set of references for all pictures"
+        raise UndefinedError(f"CIDEr-D weighs words by how few pictures have them, and here is {here}; give the "
+                             "references of more pictures, or leave CIDEr out")
+
+
 class CiderD:
     """CIDEr-D (Vedantam et al. 2015, equation 4) against the references of known pictures.
 
     Args:
         references: references[i] are those of picture i, each a sequence of words, or of ids.
 
-    Raises InputError for a picture without a reference, or with one that has no word; and for a single picture, by
-    which no word can be told to be rarer than another.
+    Raises InputError for a picture without a reference, or with one that has no word; UndefinedError for a single
+    picture, by which no word can be told to be rarer than another.
     """
 
     def __init__(self, references: Sequence[Sequence[Words]]):
-        if len(references) < 2:
-            raise InputError(f"CIDEr-D weighs words by how few pictures have them, and here is {len(references)} "
-                             "picture; give the references of more")
+        check_document_frequencies(references)
         for i, picture in enumerate(references):
             if not picture or not all(len(words) for words in picture):
                 raise InputError(f"references of picture {i}: {list(picture)}; every picture needs at least one "

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, UndefinedError
 from ..text import PAD, tokenize
 
 
@@ -20,10 +21,13 @@ def token_accuracy(logits: Tensor, ids: Tensor) -> float:
     """Share of words hit under teacher forcing: the presentation's "ACC".
 
     Args: logits [B, T, V], and the words that they should foretell, ids [B, T]; padding does not count.
+    Raises UndefinedError where all is padding.
     """
     real = ids != PAD
-    hits = (logits.argmax(-1) == ids) & real
-    return (hits.sum() / real.sum().clamp(min=1)).item()
+    hits, words = torch.stack([((logits.argmax(-1) == ids) & real).sum(), real.sum()]).tolist()
+    if not words:
+        raise UndefinedError("token accuracy is a share of words, and here is none; give captions with words")
+    return hits / words
 
 
 def diversity(candidates: Mapping[int | str, str] | Iterable[str]) -> dict[str, float]:
@@ -31,7 +35,7 @@ def diversity(candidates: Mapping[int | str, str] | Iterable[str]) -> dict[str, 
 
     Returns: ``distinct``: different captions. ``vocabulary``: different words. ``mean_length``: words a
     caption. ``distinct_1``, ``distinct_2``: different words, and pairs of neighbours, as a share of all
-    (Li et al. 2016). Compare the shares only at equal numbers of captions.
+    (Li et al. 2016); left out where there is none to share. Compare the shares only at equal numbers of captions.
     """
     texts = list(candidates.values() if isinstance(candidates, Mapping) else candidates)
     if not texts:
@@ -41,8 +45,7 @@ def diversity(candidates: Mapping[int | str, str] | Iterable[str]) -> dict[str, 
     pairs = Counter(pair for caption in captions for pair in zip(caption, caption[1:], strict=False))
     return {"distinct": len({tuple(caption) for caption in captions}), "vocabulary": len(words),
             "mean_length": words.total() / len(captions),
-            "distinct_1": len(words) / max(words.total(), 1),
-            "distinct_2": len(pairs) / max(pairs.total(), 1)}
+            **{f"distinct_{n}": len(runs) / runs.total() for n, runs in enumerate((words, pairs), 1) if runs}}
 
 
 def ranking_auc(scores: Tensor, holds: Tensor) -> float:
@@ -82,11 +85,14 @@ def bootstrap_interval(values: Mapping[int | str, float] | Iterable[float], seed
     """Where the mean of per-image values lies, had other pictures of the same kind been drawn: (low, high).
 
     Percentiles of the means of ``n`` samples drawn with replacement. To compare two models, give the
-    differences of their values image by image. Source: Koehn 2004.
+    differences of their values image by image. Source: Koehn 2004. Raises UndefinedError for fewer than two values:
+    one says nothing of how far others lie from it.
     """
     values = np.array(list(values.values() if isinstance(values, Mapping) else values), dtype=float)
-    if not len(values):
-        raise InputError("there are no values to resample; give at least one")
+    if len(values) < 2:
+        raise UndefinedError(f"an interval shows how values differ, and here are {len(values)}; give two or more")
+    if not np.isfinite(values).all():
+        raise InputError("values to resample must be finite numbers; leave out those that are not defined")
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(n)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

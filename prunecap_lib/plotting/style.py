@@ -15,6 +15,11 @@ COLOURS = {
 }
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 HEAT = "plasma"
+# For words that DejaVu lacks letters for: what systems and browsers bring for other scripts, as far as it is installed.
+FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+         "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "WenQuanYi Zen Hei",
+         "WenQuanYi Micro Hei", "Droid Sans Fallback", "Arial Unicode MS", "Noto Sans Devanagari", "Nirmala UI",
+         "Noto Sans Thai", "Leelawadee UI", "Noto Emoji", "Segoe UI Symbol")
 
 
 @contextmanager
@@ -22,7 +27,11 @@ def style():
     """Context in which figures get the book's look. Figures are opaque, so that dark pages show them whole."""
     import matplotlib.pyplot as plt
     from cycler import cycler
+    from matplotlib.font_manager import fontManager
+    installed = set(fontManager.get_font_names())
     settings = {
+        "font.family": [font for font in FONTS if font in installed] or ["sans-serif"],
+        "text.parse_math": False,  # a "$" in a caption is a dollar
         "figure.facecolor": "#fcfcfa", "axes.facecolor": "#fcfcfa", "savefig.facecolor": "#fcfcfa",
         "figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 11, "axes.titlesize": 11,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e0",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..captioner import Caption
 from ..datasets.base import CaptionDataset, ImageId
-from ..errors import CheckpointError, PrunecapError
+from ..errors import CheckpointError, PrunecapError, UndefinedError
 from ..evaluation import per_image_cider
 from ..files import write_text
 from ..preprocessing import Preprocessing
@@ -41,14 +41,18 @@ def write_html(path: str | Path, report: dict, dataset: CaptionDataset, captions
     page = path if path.suffix == ".html" else path / "index.html"
     folder = page.with_name(f"{page.stem}_pictures") if path.suffix == ".html" else path / "pictures"
     texts = {id: caption if isinstance(caption, str) else caption.text for id, caption in captions.items()}
-    scores, rows = per_image_cider(dataset.references(), texts), []
+    try:
+        scores = {id: round(value, 4) for id, value in per_image_cider(dataset.references(), texts).items()}
+    except UndefinedError:  # the report's head says why
+        scores = dict.fromkeys(texts)
+    rows = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for i, id in enumerate(dataset.image_ids):
             picture = dataset.image(i)
             name, size = f"{i:06d}.jpg", save_small(picture, folder / f"{i:06d}.jpg")
             rows.append({"id": id, "caption": texts[id], "references": dataset.captions[i],
-                         "score": round(scores[id], 4), "picture": f"{folder.name}/{name}", "size": size,
+                         "score": scores[id], "picture": f"{folder.name}/{name}", "size": size,
                          **pruned_cells(captions[id], preprocessing, picture.size)})
     except PrunecapError:  # a picture that cannot be read names itself
         raise

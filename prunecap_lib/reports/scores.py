@@ -9,6 +9,7 @@ import torch
 
 from ..captioner import Caption, Captioner
 from ..datasets.base import CaptionDataset, ImageId
+from ..errors import UndefinedError
 from ..evaluation import bootstrap_interval, diversity, per_image_cider, run_signature, score_captions
 from ..evaluation.baselines import constant_caption
 from .captions import caption_split, processes, split_accuracy
@@ -58,26 +59,37 @@ def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metric
     controls. ``CIDEr_shuffled``: the same captions dealt to other pictures. A captioner that looks must fall far below
     its own score. ``CIDEr_constant``: one caption for all, of the split's own references the one most like all others.
     It has seen the answers: no captioner that does not look will do much better.
+
+    What is not defined on this split is left out, and ``undefined`` says why, by name: CIDEr of a single picture.
     """
-    references = dataset.references()
-    same = constant_caption(dataset.captions, seed=seed)
-
-    def cider(told: Mapping[ImageId, str]) -> dict[ImageId, float]:
-        return per_image_cider(references, told)
-
-    per_image = list(cider(texts).values())
-    found = {
-        "scores": rounded(score_captions(references, texts, metrics=metrics)),
-        "CIDEr_interval": [round(value, 4) for value in bootstrap_interval(per_image, seed=seed)],
-        "CIDEr_shuffled": round(mean(cider(dealt_to_others(texts, seed)).values()), 4),
-        "CIDEr_constant": round(mean(cider(dict.fromkeys(texts, same)).values()), 4),
-        "constant_caption": same,
-        "diversity": rounded(diversity(texts)),
-    }
+    references, undefined = dataset.references(), {}
+    try:
+        cider = cider_scores(references, texts, seed)
+    except UndefinedError as error:
+        undefined["CIDEr"], cider = str(error), {}
+        metrics = [name for name in metrics if name != "CIDEr"]
+    found = {"scores": rounded(score_captions(references, texts, metrics=metrics)), **cider,
+             "diversity": rounded(diversity(texts))}
+    undefined |= {name: f"no caption has {n} words" for n, name in enumerate(("distinct_1", "distinct_2"), 1)
+                  if name not in found["diversity"]}
     if hasattr(dataset, "scenes"):
-        from ..datasets.scenes import scene_accuracy
+        from ..datasets.scenes import ATTRIBUTES, scene_accuracy
         found["scene_accuracy"] = rounded(scene_accuracy(dataset.scenes, texts))
-    return found
+        undefined |= {name: "no scene of these has one" for name in ATTRIBUTES if name not in found["scene_accuracy"]}
+    return found | ({"undefined": undefined} if undefined else {})
+
+
+def cider_scores(references: Mapping[ImageId, Sequence[str]], texts: Mapping[ImageId, str], seed: int) -> dict:
+    """``score_split``'s interval and controls. Raises UndefinedError where CIDEr-D is not defined."""
+    same = constant_caption(list(references.values()), seed=seed)
+
+    def values(told: Mapping[ImageId, str]) -> list[float]:
+        return list(per_image_cider(references, told).values())
+
+    return {"CIDEr_interval": [round(value, 4) for value in bootstrap_interval(values(texts), seed=seed)],
+            "CIDEr_shuffled": round(mean(values(dealt_to_others(texts, seed))), 4),
+            "CIDEr_constant": round(mean(values(dict.fromkeys(texts, same))), 4),
+            "constant_caption": same}
 
 
 def rounded(scores: Mapping[str, float]) -> dict[str, float]:
@@ -86,11 +98,15 @@ def rounded(scores: Mapping[str, float]) -> dict[str, float]:
 
 def mean(values) -> float:
     values = list(values)
+    if not values:
+        raise UndefinedError("a mean of no values is asked for; give at least one")
     return sum(values) / len(values)
 
 
 def dealt_to_others(captions: Mapping, seed: int = 0) -> dict:
     """The same captions, each given to another picture: a random cyclic shift of a random order."""
     keys = list(captions)
+    if len(keys) < 2:
+        raise UndefinedError("captions are dealt to other pictures, and there is no other; give at least two")
     order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).tolist()
     return {keys[i]: captions[keys[j]] for i, j in zip(order, order[1:] + order[:1], strict=True)}

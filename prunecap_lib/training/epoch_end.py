@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import CheckpointError
+from ..evaluation.reward import check_document_frequencies
 from .batches import Batches, open_split
 from .config import TrainConfig
 from .log import Log
@@ -23,6 +24,8 @@ class EpochEnd:
         self.accelerator, self.config, self.val = accelerator, config, val
         self.log, self.tracker, self.after_epoch = log, tracker, after_epoch
         self.captioned = open_split(config, "val", config.caption_limit) if config.scored_every else None
+        if self.captioned is not None:
+            check_document_frequencies(self.captioned.captions)  # now, not after an epoch
 
     def __call__(self, kept, step: int, epoch: int) -> bool:
         """Judge, tell, keep and draw; returns whether it was the last. ``kept`` is the captioner, perhaps wrapped.

@@ -127,7 +127,7 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
                     images, ids = batch.to(accelerator.device)
                     loss, logits, due = (critic or objective)(model, images, ids, config, teacher, batch.weights)
                     accelerator.backward(loss)
-                    outcomes.add(batch, loss, token_accuracy(logits, due) if logged else 0.0)
+                    outcomes.add(batch, loss, token_accuracy(logits, due) if logged and len(due) else 0.0)
                     if not accelerator.sync_gradients:
                         continue  # the weights move with the step's last part
                     norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)

@@ -207,6 +207,11 @@ def test_each_attribute_is_scored_alone(many):
     assert score(f"a {this} {other} above a {that} {b.kind}") == [pytest.approx(1 / 3), 1, 1, 1]
 
 
+def test_a_score_without_an_answer_due_is_left_out(many):
+    alone = next(scene for scene in many if scene.relation is None)
+    assert set(scene_accuracy([alone], {alone.id: "a cat"})) == {"kind", "colour", "count"}
+
+
 def test_scores_name_an_unknown_scene(scenes):
     with pytest.raises(InputError, match="candidate 5 is none of"):
         scene_accuracy(scenes, {5: "a cat"})

@@ -43,12 +43,9 @@ class InfoCommand:
 
     def show_ceiling(self, train, dataset) -> None:
         from ...evaluation import vocabulary_ceilings
-        from ...text import SPECIALS, Vocabulary, tokenize
+        from ...text import Vocabulary, tokenize
         captions = [caption for row in train.captions for caption in row]
         vocabulary = Vocabulary.build(captions, min_count=self.min_count or 1, max_size=self.vocabulary_size)
-        if len(vocabulary) == len(SPECIALS):
-            raise InputError("no word is left in this vocabulary; choose a larger --vocabulary-size or a smaller "
-                             "--min-count")
         counts = Counter(word for caption in captions for word in tokenize(caption))
         ceiling, = vocabulary_ceilings(dataset.references(), [vocabulary], metrics=("BLEU", "ROUGE_L", "CIDEr"))
         print(f"vocabulary of the train split ({len(train)} pictures, {len(captions)} captions, {len(counts)} different"

@@ -8,8 +8,8 @@ in it, ``shapes``, ``backgrounds`` and ``paint`` draw it, ``grammar`` words it, 
 
 from .coco_files import write_coco
 from .dataset import Scene, ScenesDataset, make_scenes
-from .scores import scene_accuracy
+from .scores import ATTRIBUTES, scene_accuracy
 from .world import BACKGROUNDS, COLOURS, HELD_OUT, KINDS, RELATIONS, SIZES, SPLITS, Group, Thing
 
-__all__ = ["BACKGROUNDS", "COLOURS", "HELD_OUT", "KINDS", "RELATIONS", "SIZES", "SPLITS", "Group", "Scene",
-           "ScenesDataset", "Thing", "make_scenes", "scene_accuracy", "write_coco"]
+__all__ = ["ATTRIBUTES", "BACKGROUNDS", "COLOURS", "HELD_OUT", "KINDS", "RELATIONS", "SIZES", "SPLITS", "Group",
+           "Scene", "ScenesDataset", "Thing", "make_scenes", "scene_accuracy", "write_coco"]

@@ -37,7 +37,7 @@ def scene_accuracy(
       and none on the other's. Left of, above and next to exclude each other: only the scene's own is right.
 
     A caption that names nothing scores 0 everywhere; a score with no answer due (no scene of two groups) is
-    0. Raises: InputError for a candidate of an unknown scene, or none at all.
+    left out. Raises: InputError for a candidate of an unknown scene, or none at all.
     """
     known = scenes if isinstance(scenes, Mapping) else {scene.id: scene for scene in scenes}
     if not candidates:
@@ -52,9 +52,7 @@ def scene_accuracy(
         for attribute, (hits, asked) in judge(known[id], caption).items():
             right[attribute] += hits
             due[attribute] += asked
-    return {
-        attribute: right[attribute] / due[attribute] if due[attribute] else 0.0 for attribute in ATTRIBUTES
-    }
+    return {attribute: right[attribute] / due[attribute] for attribute in ATTRIBUTES if due[attribute]}
 
 
 def judge(scene: Scene, caption: str) -> dict[str, tuple[int, int]]:

@@ -11,13 +11,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import InputError
+from .errors import InputError, UndefinedError
 from .preprocessing import Preprocessing
 from .tokens import cell_size
 
 
 def mean_map(attention: Tensor) -> Tensor:
-    """Mean over a caption's words: [T, H, W] -> [H, W]."""
+    """Mean over a caption's words: [T, H, W] -> [H, W]. Raises UndefinedError for a caption of no words."""
+    if not len(attention):
+        raise UndefinedError("a mean map is over a caption's words, and here is none; leave this caption out")
     return attention.mean(dim=0)
 
 

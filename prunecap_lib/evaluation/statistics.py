@@ -53,13 +53,13 @@ def ranking_auc(scores: Tensor, holds: Tensor) -> float:
 
     The area under the ROC curve, counted over all pairs; a tie counts half (Hanley and McNeil 1982).
 
-    Args: scores [N], and holds [N], True where the token holds what is sought. Raises: InputError where no token
+    Args: scores [N], and holds [N], True where the token holds what is sought. Raises: UndefinedError where no token
     holds it, or all do: then there is no pair.
     """
     scores, holds = scores.flatten().double(), holds.flatten().bool()
     if not 0 < holds.sum() < len(holds):
-        raise InputError(f"{int(holds.sum())} of {len(holds)} tokens hold something, so none can be ranked above "
-                         "another; leave this picture out")
+        raise UndefinedError(f"{int(holds.sum())} of {len(holds)} tokens hold something, so none can be ranked above "
+                             "another; leave this picture out")
     difference = scores[holds][:, None] - scores[~holds]
     return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
 
@@ -70,13 +70,13 @@ def object_recall(kept: Tensor, cover: Tensor) -> Tensor:
     A choice that knows nothing of the picture reaches K / N on average.
 
     Args: kept [B, K], row-major cells; cover [B, H*W], the share of each cell that objects cover (for a scene:
-    ``Scene.token_mask``, flattened). Raises: InputError for a picture without objects, whose share is not defined.
+    ``Scene.token_mask``, flattened). Raises: UndefinedError for a picture without objects, whose share is not defined.
     """
     area = cover.sum(dim=1)
     if not (area > 0).all():
         missing = int((~(area > 0)).sum())
-        raise InputError(f"{missing} of {len(area)} pictures show no object, so no share of it can be kept; leave them "
-                         "out")
+        raise UndefinedError(f"{missing} of {len(area)} pictures show no object, so no share of it can be kept; leave "
+                             "them out")
     return cover.gather(1, kept).sum(dim=1) / area
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..datasets.base import CaptionDataset, ImageId
 from ..errors import InputError, MissingFileError
+from ..text import one_line
 from .files import write_json
 
 
@@ -59,7 +60,7 @@ def read_captions(path: str | Path, dataset: CaptionDataset) -> dict[ImageId, st
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         rows = (content["captions"].items() if isinstance(content, dict)
                 else [(row["image_id"], row["caption"]) for row in content])
-        found = {str(id): text.strip() for id, text in rows}
+        found = {str(id): one_line(text) for id, text in rows}
     except FileNotFoundError:
         raise MissingFileError(f"captions file {path} not found") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

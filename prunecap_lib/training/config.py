@@ -44,8 +44,8 @@ class TrainConfig:
     encoder: str = "vit"
     """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
     encoder_weights: str | None = None
-    """Pretrained weights: a file that timm would read (safetensors, .pth), 'timm' to download, or 'package' for a Python
-    package's."""
+    """Pretrained weights: a file that timm would read (safetensors, .pth), 'timm' to download, or 'package' for those
+    of a Python package."""
     image_size: int | None = None
     """Side of the square picture in pixels; default: the encoder's own."""
     view: Literal["middle", "whole"] = "middle"

@@ -14,7 +14,7 @@ from prunecap_lib.datasets.coco import read_coco_files
 from prunecap_lib.datasets.scenes import make_scenes, write_coco
 from prunecap_lib.errors import InputError, MissingFileError
 from prunecap_lib.evaluation import java
-from prunecap_lib.reports import check_ids, ids_of_files, read_captions, score_split, write_results
+from prunecap_lib.reports import check_ids, ids_of_files, read_captions, score_split, write_html, write_results
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,20 @@ def test_results_come_back(coco, tmp_path):
     assert read_captions(tmp_path / "results.json", data) == texts
     (tmp_path / "report.json").write_text(json.dumps({"captions": {str(id): text for id, text in texts.items()}}))
     assert read_captions(tmp_path / "report.json", data) == texts
+
+
+def test_results_of_any_letters_are_scored_and_written(coco, tmp_path):
+    """Control characters and halves of characters, which JSON admits, go no further."""
+    _, data, texts = coco
+    odd = dict(zip(texts, ["two\nlines", "\ud800 half", "nul\x00 \x1b[2J", "две собаки", "两只狗", "🐶", "",
+                           "?", "$x$", "|||"], strict=True))
+    (tmp_path / "odd.json").write_text(json.dumps([{"image_id": id, "caption": text} for id, text in odd.items()]))
+    captions = read_captions(tmp_path / "odd.json", data)
+    assert list(captions.values())[:4] == ["two lines", "half", "nul [2J", "две собаки"]
+    report = score_split(data, captions, metrics=("BLEU", "CIDEr")) | {"signature": "", "provenance": {}}
+    write_html(tmp_path / "page", report, data, captions)
+    write_results(tmp_path / "again.json", captions)
+    assert read_captions(tmp_path / "again.json", data) == captions
 
 
 @pytest.mark.parametrize("content, says", [

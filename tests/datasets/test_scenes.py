@@ -22,6 +22,7 @@ from prunecap_lib.datasets.scenes.grammar import Mention, parse
 from prunecap_lib.datasets.scenes.shapes import SHAPES
 from prunecap_lib.errors import InputError
 from prunecap_lib.text import tokenize
+from prunecap_lib.tokens import Grid
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,15 @@ def test_token_mask_keeps_the_covered_area(scenes, grid):
     assert share.mean() == pytest.approx(covered.mean(), abs=0.01)
     if grid == (8, 8):
         assert share == pytest.approx(covered.reshape(8, 8, 8, 8).mean((1, 3)))
+
+
+@pytest.mark.parametrize("cells, stride", [(7, 9), (3, 20), (4, 20), (2, 40)])
+def test_token_mask_lies_where_an_encoder_has_its_cells(scenes, cells, stride):
+    """On 64 pixels: some are in no cell, or the last cells reach over the edge."""
+    covered = np.any([mask for _, mask in scenes[0].masks()], axis=0)
+    padded = np.pad(covered, (0, 80 - 64))[: cells * stride, : cells * stride]
+    share = scenes[0].token_mask(Grid.of((cells, cells), stride, 64))
+    assert share == pytest.approx(padded.reshape(cells, stride, cells, stride).mean((1, 3)), abs=1e-5)
 
 
 # ---- what is said ------------------------------------------------------------

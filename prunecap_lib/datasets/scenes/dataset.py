@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from random import Random
 
@@ -72,11 +73,13 @@ class Scene:
 
     def token_mask(self, grid: tuple[int, int]) -> np.ndarray:
         """Share (0..1) of each cell of an (H,W) grid that things cover, [H,W] float32: which tokens hold
-        the things?"""
-        covered = np.any([mask for _, mask in self.masks()], axis=0)
-        height, width = grid
-        picture = Image.fromarray(covered.astype(np.float32))
-        return np.array(picture.resize((width, height), Image.Resampling.BOX))
+        the things? An encoder's ``Grid`` lies on the picture as that encoder sees it; a bare one fills it."""
+        covered = np.any([mask for _, mask in self.masks()], axis=0).astype(np.float32)
+        share = getattr(grid, "cell", None)
+        height, width = (cells * share * self.size if share else self.size for cells in grid)
+        beyond = max(0, math.ceil(max(height, width)) - self.size)  # nothing is there
+        picture = Image.fromarray(np.pad(covered, (0, beyond)))
+        return np.array(picture.resize((grid[1], grid[0]), Image.Resampling.BOX, box=(0, 0, width, height)))
 
 
 def make_scenes(n: int, *, seed: int = 0, size: int = 64, split: str = "train") -> list[Scene]:

@@ -48,6 +48,8 @@ def _watched(answer, calls: list[tuple[str, object]]):
             raise _Told(f"{answer.__name__} stops with {type(error).__name__}: {_short(str(error))}"
                         f"{_where(answer, error)}") from error
         calls.append((answer.__name__, result))
+        if _holds_nan(result):  # whatever a check asks of it, the answer is no
+            raise _Told(f"{answer.__name__} returned {_described(result)}, and NaN is no number")
         return result
     return call
 
@@ -58,6 +60,13 @@ def _where(answer, error: Exception) -> str:
                                                      traceback.walk_tb(error.__traceback__), strict=True)
              if raw.f_code is code]
     return f" (its line {lines[-1] - code.co_firstlineno + 1})" if lines else ""
+
+
+def _holds_nan(value) -> bool:
+    if isinstance(value, (tuple, list, dict)):
+        return any(map(_holds_nan, value.values() if isinstance(value, dict) else value))
+    different = value != value if isinstance(value, float) or hasattr(value, "shape") else False
+    return bool(different.any()) if hasattr(different, "any") else different
 
 
 def _described(value) -> str:

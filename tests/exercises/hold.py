@@ -29,6 +29,7 @@ def _hopeless(count: int) -> dict:
         raise ZeroDivisionError("on purpose")
 
     results = {"None": None, "a text": "seven", "an empty tuple": (), "a tuple": (1, "two"), "an object": object(),
-               "a function": print, "a dictionary": {"a": 1}, "-1": -1, "not a number": float("nan"), "numbers with a hole": [1.0, float("nan")]}
+               "a function": print, "a dictionary": {"a": 1}, "-1": -1, "not a number": float("nan"),
+               "numbers with a hole": [1.0, float("nan")]}
     hopeless = {f"returns {what}": lambda *_, result=result, **__: result for what, result in results.items()}
     return {what: (answer,) * count for what, answer in {**hopeless, "stops": stops}.items()}

@@ -21,7 +21,7 @@ def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...]
     """The schedule that takes at most ``share`` of the encoder's FLOPs: one keep rate, the same after each block.
 
     The rate is k of the N tokens that are there before the first reduction, and k the largest that fits, found by
-    bisection. Nothing is computed, and the encoder is left as it is.
+    interpolation: the share is almost a line in k. Nothing is computed, and the encoder is left as it is.
 
     Raises InputError where the share is not in (0, 1], or too small to be reached by pruning after these blocks.
     """
@@ -42,13 +42,17 @@ def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...]
             outline.set_schedule(keeping(k))
         return count_flops(outline, images) / whole
 
-    if (least := share_of(1)) > share:
-        raise InputError(f"encoder {encoder.name}: with one token left after blocks {after} it still takes {least:.1%} "
-                         f"of its FLOPs, more than {share:.1%}; name earlier blocks, or a larger share")
-    fits, over = 1, N + 1
+    if share == 1:
+        return keeping(N)
+    fits, over, shares = 1, N, {1: share_of(1), N: 1.0}
+    if shares[1] > share:
+        raise InputError(f"encoder {encoder.name}: with one token left after blocks {after} it still takes "
+                         f"{shares[1]:.1%} of its FLOPs, more than {share:.1%}; name earlier blocks, or a larger share")
     while over - fits > 1:
-        middle = (fits + over) // 2
-        fits, over = (middle, over) if share_of(middle) <= share else (fits, middle)
+        guess = fits + round((over - fits) * (share - shares[fits]) / (shares[over] - shares[fits]))
+        guess = min(max(guess, fits + 1), over - 1)
+        shares[guess] = share_of(guess)
+        fits, over = (guess, over) if shares[guess] <= share else (fits, guess)
     return keeping(fits)
 
 

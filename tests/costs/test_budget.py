@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_encoders import tiny
 
 from prunecap_lib import build_encoder
 from prunecap_lib.costs import count_flops, schedule_for_flops
@@ -17,21 +18,21 @@ def share(encoder, schedule):
     return count_flops(encoder, images) / whole
 
 
-@pytest.mark.parametrize("name, settings", [
-    ("vit", dict(after=(1, 3))), ("vit", dict(after=(2,), reduction="fuse")),
+@pytest.mark.parametrize("family, settings", [
+    ("vit", dict(after=(1, 3))), ("vit", dict(after=(1,), reduction="fuse")),
     ("vit", dict(after=(1, 2, 3), reduction="merge")),
-    ("convnext", dict(after=(2, 5), scorer="grid")), ("convnextv2_atto", dict(after=(2, 6), scorer="norm_largest")),
-    ("swin_tiny_patch4_window7_224", dict(after=(1, 2))), ("poolformer_s12", dict(after=(2, 4), scorer="grid"))])
-@pytest.mark.parametrize("wanted", [0.65, 0.8])
-def test_one_token_more_would_be_too_many(name, settings, wanted):
-    with torch.device("meta"):
-        encoder = build_encoder(name, image_size=64)
+    ("convnext", dict(after=(1, 3), scorer="grid")), ("convnextv2", dict(after=(1, 2), scorer="norm_largest")),
+    ("swin", dict(after=(1, 2))), ("poolformer", dict(after=(1, 3), scorer="grid"))])
+@pytest.mark.parametrize("wanted", [0.8, 0.9])
+def test_one_token_more_would_be_too_many(family, settings, wanted):
+    encoder = tiny(family)
     schedule = schedule_for_flops(encoder, wanted, **settings)
     assert encoder.schedule is None and len(set(schedule.keep)) == 1
     N = encoder.block_tokens[settings["after"][0] - 1]
     k = round(schedule.keep[0] * N)
     assert k / N == schedule.keep[0] and k < N
     more = type(schedule)(schedule.after, ((k + 1) / N,) * len(schedule.after), schedule.scorer, schedule.reduction)
+    encoder.to("meta")
     assert share(encoder, schedule) <= wanted < share(encoder, more)
 
 

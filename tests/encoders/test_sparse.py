@@ -3,51 +3,20 @@
 import pytest
 import torch
 from close import assert_close
+from small_encoders import randomize, tiny
 
 from prunecap_lib import Captioner, CaptionerConfig, build_encoder
 from prunecap_lib.costs import count_flops
 from prunecap_lib.costs.outline import placeholder_vocabulary
-from prunecap_lib.encoders import ConvNeXt, ConvNeXtConfig, MetaFormer, MetaFormerConfig, Swin, SwinConfig
+from prunecap_lib.encoders import MetaFormerConfig, Swin
 from prunecap_lib.encoders.sparse import KeptCells, MaskedCells, places, pool
 from prunecap_lib.encoders.weights import load_weights
 from prunecap_lib.errors import InputError
-from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.predictor import TokenPredictor
 
 FAMILIES = ("convnext", "convnextv2", "swin", "poolformer", "caformer")
 SCHEDULE = "0.5,0.5@1,3/norm_largest"
-
-
-def tiny(family, schedule=None, **changes):
-    """Two stages of two blocks, maps of 9x9 and 4x4 or 5x5 cells, all parameters random."""
-    torch.manual_seed(0)
-    sizes = dict(image_size=36, depths=(2, 2), channels=(8, 16)) | changes
-    match family:
-        case "convnext":
-            encoder = ConvNeXt(ConvNeXtConfig(**sizes), name=family, preprocessing=Preprocessing(36))
-        case "convnextv2":
-            config = ConvNeXtConfig(**sizes, layer_scale=None, grn=True)
-            encoder = ConvNeXt(config, name=family, preprocessing=Preprocessing(36))
-        case "swin":
-            config = SwinConfig(**sizes, heads=(1, 2), windows=(4, 4))  # windows fill neither map
-            encoder = Swin(config, name=family, preprocessing=Preprocessing(36))
-        case _:
-            mixer, norm = ("pooling", "map") if family == "poolformer" else ("attention", "cell")
-            config = MetaFormerConfig(**sizes, mixers=(mixer,) * 2, norm=norm, head_channels=4,
-                                      residual_scale=(False, True))
-            encoder = MetaFormer(config, name=family, preprocessing=Preprocessing(36))
-    randomize(encoder)
-    if schedule:
-        encoder.set_schedule(Schedule.parse(schedule))
-    return encoder.eval()
-
-
-def randomize(module):
-    with torch.no_grad():
-        for parameter in module.parameters():
-            seed = torch.Generator().manual_seed(parameter.numel())
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=seed))
 
 
 @pytest.fixture

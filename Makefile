@@ -7,7 +7,7 @@ CHAPTERS ?=
 CONDITIONS ?=
 EXECUTED := _build/executed
 
-.PHONY: help setup chapters book html test portable lint demo bench
+.PHONY: help setup chapters book html test quick portable lint demo bench
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -30,6 +30,9 @@ html: $(READY)  ## build the HTML from the committed outputs (seconds)
 
 test: $(READY)  ## lint, unit tests, every chapter through nbval, strict HTML build
 	$(BIN)/python tools/check_all.py
+
+quick: $(READY)  ## lint and the quick unit tests (two minutes): run it while you change something
+	$(BIN)/python tools/check_all.py --quick
 
 portable: $(READY)  ## unit tests and chapters as on other processors and with two threads; or CONDITIONS=sse4
 	$(BIN)/python tools/check_all.py --portable $(CONDITIONS)

@@ -209,6 +209,7 @@ def test_convnext_has_no_attention_to_score_by(images):
         build("convnext").generate(images, scorer="cls_attention")
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learned_by_heart(images, ids):
     """All of it trains: a pruned captioner fits three pictures."""
     captioner = build(fresh=True, dropout=0.0).train()

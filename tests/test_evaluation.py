@@ -131,6 +131,7 @@ def test_environment_is_restored_after_an_error(monkeypatch):
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 @photos
 def test_known_scores_on_flickr8k_dev():
     from prunecap_lib.datasets import open_dataset
@@ -244,6 +245,7 @@ def test_consensus_takes_the_caption_its_neighbours_agree_on():
         consensus_captions(features, captions[:3], queries)
 
 
+@pytest.mark.slow
 def test_importing_the_metrics_is_cheap():
     import subprocess
     import sys

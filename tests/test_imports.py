@@ -18,6 +18,7 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["import prunecap_lib", PUBLIC])
 def test_importing_the_library_loads_nothing_heavy(code):
     loaded = loaded_by(code)

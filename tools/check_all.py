@@ -2,6 +2,7 @@
 
     python tools/check_all.py               unit tests as this processor is, chapters under other arithmetic
     python tools/check_all.py --portable    unit tests and chapters under each of the conditions below
+    python tools/check_all.py --quick       lint, and the unit tests that are not marked slow
 
 Each step is a process of its own. All steps run even if one fails; what each printed comes out whole. The last lines
 name the steps, their seconds, and how each closed.
@@ -47,6 +48,11 @@ def portable_steps(conditions: list[str]) -> list[Step]:
             for step in (*chapter_steps(CONDITIONS[name]), unit_tests(CONDITIONS[name]))]
 
 
+def quick_steps() -> list[Step]:
+    """What `make quick` does."""
+    return [Step("lint", ["-m", "ruff", "check", "."]), Step("quick unit tests", [*PYTEST, "-m", "not slow", "tests"])]
+
+
 def unit_tests(environment: dict[str, str]) -> Step:
     return Step("unit tests", [*PYTEST, "--durations=5", "tests"], environment)
 
@@ -75,12 +81,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--portable", nargs="*", choices=CONDITIONS, metavar="CONDITION",
                         help=f"the conditions; none named: all of {', '.join(CONDITIONS)}")
-    conditions = parser.parse_args().portable
+    parser.add_argument("--quick", action="store_true", help="what takes at most two minutes of one core")
+    options = parser.parse_args()
     os.chdir(chapters.ROOT)
-    steps = all_steps() if conditions is None else portable_steps(conditions or list(CONDITIONS))
+    if options.quick:
+        target, steps = "make quick", quick_steps()
+    elif options.portable is not None:
+        target, steps = "make portable", portable_steps(options.portable or list(CONDITIONS))
+    else:
+        target, steps = "make test", all_steps()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         done = list(pool.map(run, steps))
-    print("\n=== " + ("make test" if conditions is None else "make portable"))
+    print(f"\n=== {target}")
     for name, status, seconds, closing in done:
         print(f"{name:29} {'ok    ' if status == 0 else 'FAILED'} {seconds:5.0f} s   {closing}")
     sys.exit(any(status for _, status, _, _ in done))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import nbformat
+import pytest
 from jupyter_client.provisioning import KernelProvisionerFactory
 from nbclient import NotebookClient
 from traitlets.config import Config
@@ -26,6 +27,7 @@ def executed(folder: Path) -> tuple[list, str, int]:
     return outputs, temporary, int(pid)
 
 
+@pytest.mark.slow
 def test_a_forked_kernel_does_what_a_fresh_one_does(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")
     fresh, *_ = executed(tmp_path)

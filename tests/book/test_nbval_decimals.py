@@ -38,6 +38,7 @@ PRINTED = {  # what a cell prints, what it printed before -> is it the same?
 }
 
 
+@pytest.mark.slow
 def test_cells_are_compared_so(pytester, monkeypatch):
     """Through nbval, with a kernel; a measured time is masked first."""
     monkeypatch.syspath_prepend(str(chapters.ROOT / "tools"))

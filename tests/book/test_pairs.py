@@ -49,10 +49,12 @@ def executed(tmp_path_factory):
     return root, text, book
 
 
+@pytest.mark.slow
 def test_a_chapter_that_was_run_has_no_fault(executed):
     assert check_pairs.faults(executed[0]) == []
 
 
+@pytest.mark.slow
 def test_two_runs_write_the_same_bytes(executed):
     root, text, book = executed
     again = root / "again.ipynb"
@@ -102,6 +104,7 @@ def fail(notebook):
     notebook.cells[2].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage, said", [
     (change_source, "text and notebook differ from cell 2"), (add_cell, "differ from cell 3"),
     (strip_counts, "not numbered 1 to 2"), (strip_outputs, "no cell has an output"), (warn, "stderr"),

@@ -45,6 +45,7 @@ def git(root, *arguments):
     return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_a_readers_build_reads_fresh_copies_and_leaves_the_tree_clean(course):
     executed = course / "_build" / "executed"
     assert run_chapters.execute(chapters.texts(course), executed) == []

@@ -18,6 +18,7 @@ def share(encoder, schedule):
     return count_flops(encoder, images) / whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family, settings", [
     ("vit", dict(after=(1, 3))), ("vit", dict(after=(1,), reduction="fuse")),
     ("vit", dict(after=(1, 2, 3), reduction="merge")),

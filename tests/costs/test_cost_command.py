@@ -13,6 +13,8 @@ from prunecap_lib.cli.cost import parse_memory
 from prunecap_lib.costs import ledger, schedule_for_flops
 from prunecap_lib.costs.outline import placeholder_vocabulary
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -109,6 +109,7 @@ def test_a_configuration_needs_a_vocabulary():
         ledger(CONFIG, vocabulary_size=3)
 
 
+@pytest.mark.slow
 def test_latency_times_the_ledgers_stages(captioner):
     captioner.train()
     found = latency(captioner, torch.zeros(2, 3, 64, 64), prune_ratio=0.5, words=3, repeats=3)

@@ -12,6 +12,8 @@ from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
 
+pytestmark = pytest.mark.slow
+
 TINY = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=4, captions_per_image=2, max_words=8,
                    vocabulary_size=60, precision="fp32")
 

@@ -15,6 +15,8 @@ from prunecap_lib.costs.predict import LAUNCH, SHARE, exchange, roofline, step_o
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 
+pytestmark = pytest.mark.slow
+
 TINY = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=4, captions_per_image=2, max_words=8,
                    vocabulary_size=60, precision="fp32")
 SLOW = Device("slow", 24 * 2**30, half=4e9, tf32=2e9, fp32=1e9, bandwidth=1e9, link=1e9, share=(0.5, 0.8))

@@ -133,6 +133,7 @@ def test_the_map_before_the_head():
         assert_close(widened.flatten(2).transpose(1, 2), whole(images).x)
 
 
+@pytest.mark.slow
 def test_own_encoders_do_not_import_timm():
     code = ("import sys; from prunecap_lib import build_encoder; "
             "build_encoder('vit'); build_encoder('convnext'); "

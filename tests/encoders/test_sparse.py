@@ -180,6 +180,7 @@ def test_channels_compete_on_kept_cells_alone():
         assert_close(twice, grn(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto", "swin_tiny_patch4_window7_224", "poolformer_s12",
                                   "caformer_s18"])
 def test_timms_weights_load_strictly_with_a_schedule(name):

@@ -86,32 +86,38 @@ def compare(name, image_size, kind, dtype=torch.float32):
     assert_close(tokens.sequence, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, image_size", VITS)
 def test_vit(name, image_size):
     compare(name, image_size, ViT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, image_size", CONVNEXTS)
 def test_convnext(name, image_size):
     compare(name, image_size, ConvNeXt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, image_size", SWINS)
 def test_swin(name, image_size):
     compare(name, image_size, Swin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, image_size", METAFORMERS)
 def test_metaformer(name, image_size):
     compare(name, image_size, MetaFormer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["poolformer_s12", "poolformerv2_s12", "caformer_s18"])
 def test_metaformer_to_the_last_digits(name):
     """PoolFormers V1 and V2 differ by an epsilon that single precision hardly shows."""
     compare(name, 64, MetaFormer, torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, image_size", ADAPTED)
 def test_adapter(name, image_size):
     compare(name, image_size, TimmAdapter)

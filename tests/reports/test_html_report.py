@@ -118,6 +118,7 @@ def test_the_template_is_installed_with_the_library():
     assert all(f'"{name}"' in pyproject.read_text(encoding="utf-8") for name in others)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
 def test_a_browser_shows_every_caption_as_text(page, tmp_path):
     shown = subprocess.run(

@@ -91,6 +91,7 @@ json.dump(found, open(f"{folder}/{processes().process_index}-of-{processes().num
 """
 
 
+@pytest.mark.slow
 def test_two_real_processes_find_what_one_finds(captioner, dataset, tmp_path, capsys):
     captioner.save(tmp_path / "model")
     (tmp_path / "worker.py").write_text(WORKER)

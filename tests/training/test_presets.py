@@ -21,6 +21,7 @@ SMALL = {"vit": "test_vit", "convnext": "test_convnext", "convnextv2": "convnext
          "swin": "swin_tiny_patch4_window7_224", "metaformer": "poolformerv2_s12"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SMALL)
 def test_each_family_takes_a_step(tmp_path, family):
     config = TrainConfig.recommended(
@@ -32,6 +33,7 @@ def test_each_family_takes_a_step(tmp_path, family):
     assert (tmp_path / "best" / "config.json").exists() and (tmp_path / "last" / "epoch_001").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_familys_encoder_is_our_own_with_weights_and_takes_its_schedule(family):
     import timm

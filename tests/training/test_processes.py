@@ -22,6 +22,8 @@ from prunecap_lib.training.batches import Batches, open_split
 from prunecap_lib.training.monitor import CLOCKS
 from prunecap_lib.training.start import new_captioner
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(limit=40, batch_size=4, epochs=10, image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0,
                    captions_per_image=2, val_limit=9, log_every=1, precision="fp32", progress=False)

@@ -83,6 +83,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
     assert equal(train(config), unbroken)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(tmp_path, unbroken):
     config = recipe(tmp_path / "killed")
     code = ("import torch; torch.set_num_threads(1)\nfrom prunecap_lib import TrainConfig, train\n"
@@ -119,6 +120,7 @@ def test_captions_say_which_epoch_was_best_and_when_to_stop(tmp_path, monkeypatc
     assert again.history == result.history and len(asked) == 4
 
 
+@pytest.mark.slow
 def test_cider_in_the_log_is_what_evaluate_finds(tmp_path):
     """With real captions, Java's tokenizer included."""
     config = tiny(tmp_path / "run", epochs=1, caption_every=1, caption_limit=8, caption_beams=2, limit=64, lr=1e-2,

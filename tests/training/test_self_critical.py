@@ -77,6 +77,7 @@ def test_the_loss_is_the_samples_log_probability_times_its_advantage():
     assert logits.grad[0, 4] < 0 < logits.grad[3, 6]  # the good sample's word rises, the bad one's falls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["others", "greedy"])
 def test_steps_raise_the_reward(baseline):
     """Four pictures, and nothing but rewards: samples must come to be like the references."""
@@ -211,6 +212,7 @@ def test_references_that_cannot_be_scored_are_refused(captions, says):
 
 # -- whole runs ------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     dict(), dict(baseline="greedy", augment=True), dict(freeze_encoder=True, cache_features=True, scorer="pilot"),
     dict(schedule=Schedule((2,), (0.5,), "predictor"), prune_ratio=0.0),
@@ -252,6 +254,7 @@ def test_the_checkpoint_says_how_rewards_were_made(start, tmp_path):
         "STANDARD_wInit+Cider-D[n4,s6.0]+greedy[nspi5]")
 
 
+@pytest.mark.slow
 def test_the_command_tells_the_best_by_its_captions(tmp_path, monkeypatch, capsys):
     history = [{"step": step, "val_loss": 1.5, "val_accuracy": 0.5, "cider": cider, "seconds": 1.0}
                for step, cider in ((1, 0.75), (2, 0.25))]

@@ -117,6 +117,7 @@ def test_a_validation_that_was_not_saved_is_told_once(tmp_path, unbroken):
     check_same(train(config), unbroken)
 
 
+@pytest.mark.slow
 def test_kill_nine(tmp_path):
     command = [sys.executable, "benchmarks/kills.py", "--times", "2", "--epochs", "2", "--json",
                str(tmp_path / "kills.json")]

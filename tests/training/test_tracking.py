@@ -12,6 +12,7 @@ from prunecap_lib.errors import InputError
 from prunecap_lib.training.tracking import check_tracker
 
 
+@pytest.mark.slow
 def test_tensorboard_is_told_what_the_log_is_told(tmp_path):
     def draw(captioner, lines):
         path = tmp_path / "picture.png"
@@ -38,6 +39,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(tmp_pat
     check_tracker("none")
 
 
+@pytest.mark.slow
 def test_without_a_tracker_none_is_imported():
     code = "import sys; import prunecap_lib.training.loop; print([m for m in sys.modules if 'tensorboard' in m])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -91,6 +91,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
     assert timeless(resumed.history) == timeless(expected.history)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(tmp_path, unbroken):
     config = tiny(tmp_path / "killed")
     code = ("import torch; torch.set_num_threads(1)\nfrom prunecap_lib import TrainConfig, train\n"

@@ -18,7 +18,7 @@ def test_chapters_are_tested_under_other_arithmetic_than_they_were_written_under
     steps = {step.name: step for step in check_all.all_steps()}
     for i in (1, 2):
         tested = steps[f"chapters {i} of 2"].environment
-        assert all(written[name] != value for name, value in tested.items()) and tested.keys() == chapters.AVX2.keys()
+        assert tested and all(written[name] != value for name, value in tested.items())
     assert steps["unit tests"].environment == {} and {"HTML build", "lint"} < steps.keys()
 
 

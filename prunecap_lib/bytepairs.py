@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError, MissingFileError
+from .errors import InputError
+from .reading import read_text
 from .text import BOS, EOS, PAD, SPECIALS, WORD, Tokenizer, Vocabulary, normalize, tokenize
 
 if TYPE_CHECKING:
@@ -125,12 +126,10 @@ class BytePairs:
     @classmethod
     def load(cls, path: str | Path) -> BytePairs:
         """Raises MissingFileError or InputError, naming the file."""
-        path = Path(path)
-        if not path.is_file():
-            raise MissingFileError(f"byte pairs {path} are missing; a checkpoint folder holds them, or build some")
+        text = read_text(path, "byte pairs")
         try:
-            return cls(path.read_text(encoding="utf-8"))
-        except (InputError, UnicodeDecodeError) as error:
+            return cls(text)
+        except InputError as error:
             raise InputError(f"file {path}: {error}") from error
 
 

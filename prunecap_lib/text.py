@@ -16,11 +16,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import regex
 import torch
 from torch import Tensor
 
-from .errors import InputError, MissingFileError
+from .errors import InputError
+from .reading import read_json
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNK = range(4)
@@ -180,15 +182,17 @@ class Vocabulary:
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
         """Raises MissingFileError or InputError, naming the file."""
-        path = Path(path)
-        if not path.is_file():
-            raise MissingFileError(f"vocabulary {path} is missing; a checkpoint folder holds it, or build one")
+        words = read_json(path, _Stored, "vocabulary", "build it again").words
         try:
-            return cls(json.loads(path.read_text(encoding="utf-8"))["words"])
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise InputError(f"vocabulary {path} is not a JSON file with a list \"words\" ({error})") from error
+            return cls(words)
         except InputError as error:
             raise InputError(f"file {path}: {error}") from error
+
+
+class _Stored(msgspec.Struct):
+    """A vocabulary's own file."""
+
+    words: list[str]
 
 
 def pad_batch(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from ..errors import InputError, MissingFileError, PrunecapError
+from ..reading import read_json
 
 # Seconds to wait after an attempt that brought nothing; then the next place is asked. One that brought something
 # starts the row anew.
@@ -213,10 +216,10 @@ class Resuming:
 
     def _known_tag(self, url: str) -> str | None:
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
-            return note["tag"] if note["url"] == url else None
-        except (OSError, ValueError, KeyError, TypeError):
+            note = read_json(self.note, _Note, "note", "it is not needed")
+        except PrunecapError:
             return None
+        return note.tag if note.url == url else None
 
     def _accept(self, response, have: int) -> int:
         """Where the bytes of an answer belong."""
@@ -238,6 +241,13 @@ class Resuming:
         if length.isdigit() and int(length) != self.archive.size:
             raise _NotHere(f"its file has {int(length):,} bytes, not {self.archive.size:,}")
         return 0
+
+
+class _Note(msgspec.Struct):
+    """Where the bytes of a file that is on its way are from, and what identifies that version of it."""
+
+    url: str
+    tag: str | None
 
 
 class _Cut(Exception):

@@ -6,15 +6,26 @@ Data Collection and Evaluation Server".
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..datasets.base import CaptionDataset, ImageId
-from ..errors import InputError, MissingFileError
+import msgspec
+
+from ..datasets.base import CaptionDataset, ImageId, StoredId
+from ..errors import InputError
+from ..reading import read_json
 from ..text import one_line
 from .files import write_json
+
+
+class _Row(msgspec.Struct):
+    image_id: StoredId
+    caption: str
+
+
+class _Report(msgspec.Struct):
+    captions: dict[str, str]
 
 
 def check_ids(ids: Iterable[ImageId]) -> None:
@@ -56,16 +67,11 @@ def read_captions(path: str | Path, dataset: CaptionDataset) -> dict[ImageId, st
     Raises: MissingFileError; InputError where the file is of another format, tells of a picture twice, or says nothing
     of some picture.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = (content["captions"].items() if isinstance(content, dict)
-                else [(row["image_id"], row["caption"]) for row in content])
-        found = {str(id): one_line(text) for id, text in rows}
-    except FileNotFoundError:
-        raise MissingFileError(f"captions file {path} not found") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"captions file {path}: not a list of {{\"image_id\": ..., \"caption\": ...}} as COCO's "
-                         f"results are, nor a report of prunecap evaluate --out ({error!r})") from error
+    content = read_json(path, list[_Row] | _Report, "captions file", 'it is not a list of {"image_id": ..., "caption": '
+                        "...} as COCO's results are, nor a report of prunecap evaluate --out")
+    rows = (list(content.captions.items()) if isinstance(content, _Report)
+            else [(row.image_id, row.caption) for row in content])
+    found = {str(id): one_line(text) for id, text in rows}
     if len(found) < len(rows):
         raise InputError(f"captions file {path}: {len(rows) - len(found)} captions are of pictures that have "
                          "one already; leave one for each")

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 
 from ..checkpoint import versions
 from ..files import write_text
+from ..reading import read_json
 
 
 def provenance() -> dict:
@@ -34,6 +37,15 @@ def write_json(path: str | Path, report: dict | list) -> None:
     write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
+class _Rows(msgspec.Struct):
+    rows: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+
+    def __post_init__(self):
+        if any(row.get("run") not in range(len(self.runs)) for row in self.rows):
+            raise ValueError("a row names no run of this file")
+
+
 def write_rows(path: str | Path, rows: list[dict], *, same: Sequence[str], add: bool = False) -> None:
     """Write measured rows with their provenance, one for each run that they came from.
 
@@ -45,8 +57,8 @@ def write_rows(path: str | Path, rows: list[dict], *, same: Sequence[str], add: 
         return tuple(str(row.get(key)) for key in same)
 
     path, run, new = Path(path), provenance(), {about(row) for row in rows}
-    old = json.loads(path.read_text(encoding="utf-8")) if add and path.exists() else {"rows": [], "runs": []}
-    found = [(row, old["runs"][row["run"]]) for row in old["rows"] if about(row) not in new]
+    old = read_json(path, _Rows, "results file", "move it away") if add and path.exists() else _Rows([], [])
+    found = [(row, old.runs[row["run"]]) for row in old.rows if about(row) not in new]
     found += [(row, run) for row in rows]
     runs = [run for i, (_, run) in enumerate(found) if run not in [earlier for _, earlier in found[:i]]]
     write_json(path, {"rows": [row | {"run": runs.index(run)} for row, run in found], "runs": runs})

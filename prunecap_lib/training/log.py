@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from ..errors import CheckpointError
 from ..files import write_text
+from ..reading import read_text
 
 
 class Log:
@@ -22,7 +25,7 @@ class Log:
         """``validated``: the validation after ``step`` belongs to the checkpoint, too. ``tell``: who else hears of each
         new line."""
         self.path, self.writes, self.tell, self.started = path, writes, tell, time.perf_counter()
-        old = path.read_text().splitlines() if step and path.exists() else []
+        old = read_text(path, "log", error=CheckpointError).splitlines() if step and path.exists() else []
         self.lines = [line for line in whole(old) if line["step"] < step or line["step"] == step
                       and (validated or "val_loss" not in line)]
         self.before = self.lines[-1]["seconds"] if self.lines else 0.0
@@ -46,11 +49,14 @@ class Log:
 
 
 def whole(lines: list[str]) -> list[dict]:
-    """The lines that are JSON: a run that was killed while it wrote leaves half of its last one."""
+    """The lines that are whole: a run that was killed while it wrote leaves half of its last one."""
     found = []
     for line in lines:
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            numbers = msgspec.convert(json.loads(line), dict[str, int | float])  # json knows NaN, msgspec does not
+        except (ValueError, RecursionError):
             break
+        if not {"step", "seconds"} <= set(numbers):
+            break
+        found.append(numbers)
     return found

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from .. import checkpoint
 from ..errors import CheckpointError
 from ..evaluation.reward import reward_signature
 from ..files import file_sha256, replace_folder
+from ..reading import Count, Natural, open_file, read_json
 from .config import TrainConfig
 from .processes import is_sharded, raise_together
 
@@ -25,6 +28,9 @@ from .processes import is_sharded, raise_together
 # processes may not
 _FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "save_steps", "max_unreadable", "batch_size",
          "accumulate", "checkpoint_activations", "compile", "keep_last", "tracker"}
+
+
+_AGAIN = "copy the run's folder again as a whole, or train into another"
 
 
 @dataclass(frozen=True)
@@ -97,15 +103,22 @@ def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: 
     (folder / "state.json").write_text(json.dumps(state, indent=1))
 
 
-def read_state(folder: Path) -> dict:
+class State(msgspec.Struct):
+    """``state.json``."""
+
+    step: Natural
+    epochs: Natural
+    processes: Count
+    batch_size: Count
+    accumulate: Count
+    config: dict[str, Any]
+    start: str | None = None
+    scaler: dict[str, Any] | None = None
+
+
+def read_state(folder: Path) -> State:
     """``state.json``. Raises CheckpointError where it cannot be used."""
-    try:
-        state = json.loads((folder / "state.json").read_text())
-        needed = ("step", "epochs", "processes", "batch_size", "accumulate", "config")
-        return state | {key: state[key] for key in needed}
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: state.json cannot be used ({type(error).__name__}: {error}); train into "
-                              "another folder") from error
+    return read_json(folder / "state.json", State, "state of a run", _AGAIN, error=CheckpointError)
 
 
 def saved_place(folder: Path, config: TrainConfig, processes: int = 1) -> Place:
@@ -117,22 +130,25 @@ def saved_place(folder: Path, config: TrainConfig, processes: int = 1) -> Place:
     if not folder.exists():
         return Place()
     state = read_state(folder)
-    changed = [f"{key} {state['config'].get(key)!r} -> {value!r}" for key, value in _same_run(config).items()
-               if state["config"].get(key) != value]
+    changed = [f"{key} {state.config.get(key)!r} -> {value!r}" for key, value in _same_run(config).items()
+               if state.config.get(key) != value]
     if changed:
         raise CheckpointError(f"{folder} holds a run with other settings ({', '.join(changed[:4])}); "
                               "choose another --out, or the same settings to resume it")
-    if state.get("start") not in (None, now := start_fingerprint(config)):
+    if state.start not in (None, now := start_fingerprint(config)):
         raise CheckpointError(f"{folder} holds a run that started from, and is taught by, another {config.start} "
-                              f"(weights {state['start']}, not {now}); put that checkpoint back, or choose another "
+                              f"(weights {state.start}, not {now}); put that checkpoint back, or choose another "
                               "--out")
+    if state.epochs > config.epochs:
+        raise CheckpointError(f"{folder / 'state.json'}: {state.epochs} of {config.epochs} epochs are finished, which "
+                              f"cannot be; {_AGAIN}")
     _check_pictures(folder, state, config, processes)
-    return Place(state["step"], state["epochs"])
+    return Place(state.step, state.epochs)
 
 
-def _check_pictures(folder: Path, state: dict, config: TrainConfig, processes: int) -> None:
+def _check_pictures(folder: Path, state: State, config: TrainConfig, processes: int) -> None:
     """Raises CheckpointError where a step would see another number of pictures than before."""
-    before, now = {key: state[key] for key in _shares(config, processes)}, _shares(config, processes)
+    before, now = {key: getattr(state, key) for key in _shares(config, processes)}, _shares(config, processes)
     (there, was), (here, is_) = ((_product(shares), " x ".join(f"{key} {n}" for key, n in shares.items()))
                                  for shares in (before, now))
     if there != here:
@@ -152,9 +168,10 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
 
     Where there were fewer processes before, the new ones draw new noise (for dropout and the scorer 'random').
     """
-    from safetensors.torch import load_file
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
-    state, tensors = read_state(folder), load_file(folder / "state.safetensors")
+    state = read_state(folder)
+    shapes = None if is_sharded(accelerator) else {name: p.shape for name, p in _trained(accelerator, model)}
+    tensors = _read_tensors(folder / "state.safetensors", state.processes, shapes)
     whole = get_optimizer_state_dict(model, optimizer.optimizer, options=_whole())
     if accelerator.is_main_process:
         whole["state"] = moments = {}
@@ -168,15 +185,44 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
         for name, value in _trained(accelerator, model):
             if (before := tensors.get(f"trained.{name}")) is not None:
                 value.copy_(before)
-    if accelerator.scaler and state.get("scaler"):
-        accelerator.scaler.load_state_dict(state["scaler"])
+    if accelerator.scaler and state.scaler:
+        accelerator.scaler.load_state_dict(state.scaler)
     index = accelerator.process_index
-    if index < state["processes"]:
-        torch.set_rng_state(tensors["rng.cpu"][index].clone())  # torch crashes on a view that starts later
+    if index < state.processes:
+        try:
+            torch.set_rng_state(tensors["rng.cpu"][index].clone())  # torch crashes on a view that starts later
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{folder}: the random state is damaged ({error}); {_AGAIN}") from error
         if "rng.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["rng.cuda"][index].clone())
     else:
-        torch.manual_seed(hash((config.seed, state["step"], index)) & 0x7FFFFFFF)
+        torch.manual_seed(hash((config.seed, state.step, index)) & 0x7FFFFFFF)
+
+
+def _read_tensors(path: Path, processes: int, shapes: dict[str, torch.Size] | None) -> dict[str, Tensor]:
+    """``state.safetensors``; ``shapes`` of the weights in training, if they are known.
+
+    Raises CheckpointError where it is damaged or of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    open_file(path, "state of a run", error=CheckpointError).close()
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"state of a run {path} is damaged ({error}); {_AGAIN}") from error
+
+    def fits(key: str, value: Tensor) -> bool:
+        kind, _, name = key.partition(".")
+        if kind == "rng":
+            return value.dtype == torch.uint8 and value.ndim == 2 and len(value) == processes
+        name, _, moment = name.rpartition(".") if kind == "optimizer" else (name, "", "")
+        return shapes is None or name in shapes and (value.shape == shapes[name] or moment == "step")
+
+    wrong = ["rng.cpu"] * ("rng.cpu" not in tensors) + [key for key, value in tensors.items() if not fits(key, value)]
+    if wrong:
+        raise CheckpointError(f"state of a run {path}: its {wrong[0]} is missing or not this run's; {_AGAIN}")
+    return tensors
 
 
 def _whole(**more):

@@ -25,9 +25,10 @@ from .errors import CheckpointError, InputError
 from .files import recover_folder, replace_folder
 from .preprocessing import Preprocessing
 from .reading import open_file, read_json
-from .text import Tokenizer
+from .text import StoredWord, Tokenizer
 
 FORMAT = 1
+_AGAIN = "copy the folder again as a whole"
 
 
 def _came_along() -> Path:
@@ -86,7 +87,7 @@ class _Head(Generic[Config]):
     format: int
     config: Config
     preprocessing: Preprocessing
-    vocabulary: list[str] | str
+    vocabulary: list[StoredWord] | str
     signature: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -130,20 +131,24 @@ def save(folder, captioner, *, half: bool = False, signature: str = "") -> None:
         write(new, captioner, half=half, signature=signature)
 
 
-def read(name_or_path, config: type) -> Parts:
+def read_head(folder: Path, config: type[Config]) -> tuple[_Head[Config], Tokenizer]:
+    """config.json, and the vocabulary in it. Raises CheckpointError."""
+    head = read_json(folder / "config.json", _Head[config], "checkpoint file", _AGAIN, format=FORMAT,
+                     error=CheckpointError)
+    try:
+        return head, read_tokenizer(head.vocabulary)
+    except InputError as error:
+        raise CheckpointError(f"checkpoint {folder}: config.json cannot be used ({error}); {_AGAIN}") from error
+
+
+def read(name_or_path, config: type[Config]) -> Parts:
     """Read a checkpoint's folder. Raises CheckpointError naming what is wrong with which file.
 
     Args: config: ``CaptionerConfig``, which stands below this file.
     """
     from safetensors import SafetensorError, safe_open
     folder = find(name_or_path)
-    again = "copy the folder again as a whole"
-    head = read_json(folder / "config.json", _Head[config], "checkpoint file", again, format=FORMAT,
-                     error=CheckpointError)
-    try:
-        vocabulary = read_tokenizer(head.vocabulary)
-    except InputError as error:
-        raise CheckpointError(f"checkpoint {folder}: config.json cannot be used ({error}); {again}") from error
+    head, vocabulary = read_head(folder, config)
     weights = folder / "model.safetensors"
     open_file(weights, "checkpoint file", error=CheckpointError).close()
     try:
@@ -151,7 +156,7 @@ def read(name_or_path, config: type) -> Parts:
             fingerprint = (file.metadata() or {}).get("vocabulary")
             state = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint {folder}: model.safetensors is damaged ({error}); {again}") from error
+        raise CheckpointError(f"checkpoint {folder}: model.safetensors is damaged ({error}); {_AGAIN}") from error
     if fingerprint != vocabulary.fingerprint():
         raise CheckpointError(f"checkpoint {folder}: config.json's vocabulary ({len(vocabulary)} entries) is not the "
                               "one these weights were trained with; restore both files from one save")

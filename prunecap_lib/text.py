@@ -14,11 +14,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 import regex
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from .errors import InputError
@@ -26,6 +27,8 @@ from .reading import read_json
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNK = range(4)
+StoredWord = Annotated[str, Meta(min_length=1, max_length=1000)]
+"""A vocabulary's word, as files may hold it."""
 WORD = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*(?:'[\p{L}\p{M}]+)?|(?=\p{Emoji_Presentation}|\p{Emoji}\ufe0f)\X"
 """A letter or digit and what follows: letters, marks on them, digits, joiners; or one emoji. Oniguruma reads it too."""
 _WORD = regex.compile(WORD)
@@ -192,7 +195,7 @@ class Vocabulary:
 class _Stored(msgspec.Struct):
     """A vocabulary's own file."""
 
-    words: list[str]
+    words: list[StoredWord]
 
 
 def pad_batch(rows: Sequence[Sequence[int]]) -> Tensor:

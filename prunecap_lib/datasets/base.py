@@ -22,6 +22,7 @@ from ..text import one_line, tokenize
 ImageId = int | str
 # as files may hold them: what a 64-bit integer holds, or some text
 StoredId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(min_length=1, max_length=1000)]
+FileName = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
 @runtime_checkable

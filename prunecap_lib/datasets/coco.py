@@ -18,14 +18,14 @@ from msgspec import Meta
 
 from ..errors import InputError, MissingFileError
 from ..reading import Natural, read_json
-from .base import ImageId, PhotoDataset, StoredId, check_ids, list_folder, pictures_by_id, unknown_id
+from .base import FileName, ImageId, PhotoDataset, StoredId, check_ids, list_folder, pictures_by_id, unknown_id
 
 _LARGEST_SIDE = 30_000  # pixels
 
 
 class _Image(msgspec.Struct):
     id: StoredId
-    file_name: str
+    file_name: FileName
 
 
 class _Caption(msgspec.Struct):
@@ -79,8 +79,8 @@ class _Sentence(msgspec.Struct):
 class _KarpathyImage(msgspec.Struct):
     cocoid: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     split: str
-    filepath: str
-    filename: str
+    filepath: FileName
+    filename: FileName
     sentences: list[_Sentence]
 
 
@@ -147,7 +147,10 @@ def _mask(one: _Object, height: int, width: int) -> np.ndarray:
         if runs.size != (height, width):
             raise ValueError(f"its mask is of {runs.size} pixels, the picture of {(height, width)}")
         if isinstance(runs.counts, str):
-            return coder.decode({"size": [height, width], "counts": runs.counts.encode()}).astype(bool)
+            found = coder.decode({"size": [height, width], "counts": runs.counts.encode()})
+            if coder.encode(found)["counts"] != runs.counts.encode():  # runs that end early are not noticed there
+                raise ValueError("its runs are not as long as the picture")
+            return found.astype(bool)
         if sum(runs.counts) != height * width:
             raise ValueError("its runs are not as long as the picture")
         return coder.decode(coder.frPyObjects(msgspec.to_builtins(runs), height, width)).astype(bool)

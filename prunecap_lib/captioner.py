@@ -50,7 +50,7 @@ class CaptionerConfig:
     scorer: str = "pilot"
     """Which tokens stay: see prunecap_lib.pruning.SCORES."""
     d_model: Count = 192
-    layers: Annotated[int, Meta(ge=1, le=1000)] = 2
+    layers: Annotated[int, Meta(ge=1, le=100)] = 2
     heads: Count = 4
     ffn: Count = 768
     dropout: Share = 0.1
@@ -296,14 +296,12 @@ class Captioner(nn.Module):
         """
         parts = checkpoint.read(name_or_path, CaptionerConfig)
         config = parts.config
-        try:
-            with torch.device("meta"):
-                checkpoint.check_shapes(parts, _decoder(config, len(parts.vocabulary)), "decoder.")
+        with checkpoint.described(parts), torch.device("meta"):
+            decoder = _decoder(config, len(parts.vocabulary))
+        checkpoint.check_shapes(parts, decoder, "decoder.")
+        with checkpoint.described(parts):
             captioner = cls(config, parts.vocabulary, preprocessing=parts.preprocessing,
                             encoder=checkpoint.packaged_encoder(config))
-        except InputError as error:
-            raise CheckpointError(f"checkpoint {parts.folder}: config.json describes no captioner ({error}); copy the "
-                                  "folder again as a whole") from error
         checkpoint.check_predictors(parts, captioner)
         try:
             missing, unexpected = captioner.load_state_dict(parts.state_dict, strict=False)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -171,14 +173,26 @@ def packaged(key: str, config) -> bool:
     return config.encoder_package is not None and key.startswith("encoder.") and not key.startswith("encoder.added.")
 
 
+@contextmanager
+def described(parts: Parts) -> Iterator[None]:
+    """Inside, what config.json asks for is built. Raises CheckpointError where that cannot be."""
+    try:
+        yield
+    except (InputError, CheckpointError) as error:
+        raise CheckpointError(f"checkpoint {parts.folder}: config.json describes no captioner ({error}); "
+                              f"{_AGAIN}") from error
+
+
 def check_shapes(parts: Parts, expected: nn.Module, prefix: str) -> None:
     """Raises CheckpointError where the weights under ``prefix`` are not those of ``expected``, which may be on the meta
     device: what config.json asks for should be known to fit before memory is taken for it.
     """
     for key, tensor in expected.state_dict(prefix=prefix).items():
-        if (there := parts.state_dict.get(key)) is not None and there.shape != tensor.shape:
-            raise CheckpointError(f"checkpoint {parts.folder}: the weights do not fit config.json ({key} has shape "
-                                  f"{tuple(there.shape)}, not {tuple(tensor.shape)}); both must come from one save")
+        there = parts.state_dict.get(key)
+        if there is None or there.shape != tensor.shape:
+            found = "is missing" if there is None else f"has shape {tuple(there.shape)}, not {tuple(tensor.shape)}"
+            raise CheckpointError(f"checkpoint {parts.folder}: the weights do not fit config.json ({key} {found}); "
+                                  "both must come from one save")
 
 
 def check_predictors(parts: Parts, captioner) -> None:

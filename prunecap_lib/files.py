@@ -58,7 +58,7 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
 def recover_folder(folder: str | Path) -> None:
     """Bring the previous folder back where a crash fell between the two renames."""
     folder = Path(folder)
-    if not folder.exists() and _previous(folder).exists():
+    if not os.path.exists(folder) and os.path.exists(_previous(folder)):  # False for a name that cannot be
         _previous(folder).rename(folder)
 
 

@@ -106,7 +106,7 @@ def parse_json(data: bytes, kind: type[T], place: str, remedy: str, *, format: i
     except ValueError as found:  # msgspec's and json's; a key that stands twice
         problem = _malformed(str(found), data)
     if problem:
-        raise error(f"{place}: {problem}; {remedy}")
+        raise error(f"{place}: {problem if len(problem) <= 1000 else problem[:997] + '...'}; {remedy}")
     return content
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import threading
 
@@ -10,7 +11,7 @@ import torch
 from close import assert_close
 from PIL import Image
 
-from prunecap_lib.datasets import feature_build
+from prunecap_lib.datasets import PhotoDataset, feature_build
 from prunecap_lib.datasets.feature_forecast import forecast_features
 from prunecap_lib.datasets.features import FeatureCache, default_folder, fingerprint
 from prunecap_lib.errors import InputError, MissingFileError
@@ -328,3 +329,73 @@ def test_default_folder(toy, monkeypatch, tmp_path):
     toy.preprocessing = Preprocessing(16, crop_pct=0.875).whole()
     assert default_folder(Pictures(), toy).name.endswith("-16-whole")
     assert default_folder(Pictures(), toy, ("grid", 0.3)).name.endswith("-16-whole-grid-0.3")
+
+
+class Files(Pictures):
+    """The same in files, as ``PhotoDataset`` has them."""
+
+    def __init__(self, root, n=5):
+        super().__init__(n)
+        self.paths = [root / id.replace("jpg", "png") for id in self.image_ids]
+        for i, path in enumerate(self.paths):
+            if not path.exists():
+                super().image(i).save(path)
+
+    image, encoded, stamp = PhotoDataset.image, PhotoDataset.encoded, PhotoDataset.stamp
+
+
+def test_a_replaced_picture_is_noticed_and_a_touched_one_is_not(tmp_path, toy, monkeypatch):
+    make(Files(tmp_path), toy, tmp_path / "cache")
+    data = Files(tmp_path)
+    stored = (tmp_path / "cache" / "stamp.bin").read_bytes()
+    os.utime(data.paths[1], ns=(1, 1))
+    make(data, toy, tmp_path / "cache")
+    assert (tmp_path / "cache" / "stamp.bin").read_bytes() != stored  # so that its bytes are compared once
+    monkeypatch.setattr(data, "encoded", None)
+    make(data, toy, tmp_path / "cache")
+    for path in (data.paths[1], data.paths[3]):  # neither is looked at by the checks of a few pictures
+        good = path.read_bytes()
+        Image.new("RGB", (20, 20), "white").save(path)
+        with pytest.raises(InputError, match=f"image {path.stem}.jpg has changed; delete the folder"):
+            make(Files(tmp_path), toy, tmp_path / "cache")
+        path.write_bytes(good)
+    make(Files(tmp_path, 3), toy, tmp_path / "cache")  # a part of it is served, too
+    data.paths[4].unlink()
+    with pytest.raises(MissingFileError, match="p4.png: No such file"):
+        data.stamp(4)
+
+
+def test_a_build_that_stopped_does_not_go_on_over_a_replaced_picture(tmp_path, toy):
+    make(Files(tmp_path), toy, tmp_path / "cache")
+    (tmp_path / "cache").rename(tmp_path / "cache.partial")
+    with (tmp_path / "cache.partial" / "x.bin").open("r+b") as file:
+        file.truncate(3 * 4 * 8 * 2)
+    Image.new("RGB", (20, 20), "white").save(tmp_path / "p1.png")
+    data = Files(tmp_path)
+    cache = make(data, toy, tmp_path / "cache")
+    torch.testing.assert_close(cache.tokens([1]).x, expected(data, toy, [1]).x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["x", "prefix", "checksum", "digest"])
+def test_rot_is_noticed_when_it_is_read(tmp_path, toy, name):
+    make(Files(tmp_path), toy, tmp_path / "cache")
+    file = tmp_path / "cache" / f"{name}.bin"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 5 * 2] ^= 1  # of picture 2
+    file.write_bytes(content)
+    cache = make(Files(tmp_path), toy, tmp_path / "cache")
+    cache.tokens([0, 4])
+    with pytest.raises(InputError, match="features of image p2.jpg are damaged; delete the folder"):
+        cache.tokens([1, 2])
+
+
+def test_a_cache_of_an_earlier_version_is_read_and_said_to_know_less(tmp_path, toy, capsys):
+    make(Files(tmp_path), toy, tmp_path / "cache")
+    meta = json.loads((tmp_path / "cache" / "features.json").read_text())
+    for name in ("checksum", "stamp", "digest"):
+        del meta["shapes"][name]
+        (tmp_path / "cache" / f"{name}.bin").unlink()
+    del meta["pruned"]
+    (tmp_path / "cache" / "features.json").write_text(json.dumps(meta))
+    cache = make(Files(tmp_path), toy, tmp_path / "cache")
+    assert cache.tokens([3]).x.shape == (1, 4, 8) and "made by an earlier version" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from prunecap_lib.datasets import CaptionDataset, open_dataset
-from prunecap_lib.datasets.flickr8k import read_flickr8k
+from prunecap_lib.datasets.flickr8k import own_split, read_flickr8k
 from prunecap_lib.errors import InputError, MissingFileError
 
 
@@ -106,6 +106,55 @@ def test_other_files_are_refused(root):
         read_flickr8k(root, "train")
     (root / "captions.txt").write_bytes(b"image,caption\na.jpg,\xff\xfe\n")
     with pytest.raises(InputError, match="line 2: not a text file in UTF-8"):
+        read_flickr8k(root, "train")
+
+
+@pytest.mark.parametrize("written", [
+    lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(), lambda text: text.encode("utf-16"),
+    lambda text: text.replace("image,caption", '"image","caption"').encode()])
+def test_tables_as_programs_save_them(root, written):
+    plain = read_flickr8k(root, "train").references()
+    for name in ("captions.txt", "Flickr_8k.trainImages.txt"):
+        (root / name).write_bytes(written((root / name).read_text()))
+    assert read_flickr8k(root, "train").references() == plain
+
+
+@pytest.mark.parametrize("comma", [";", "\t"])
+def test_other_separators_and_the_other_name(root, comma):
+    (root / "captions.txt").unlink()
+    (root / "captions.csv").write_text(f"image{comma}caption\na.jpg{comma}A dog{comma} asleep .\n")
+    (root / "Flickr_8k.trainImages.txt").write_text("a.jpg\n")
+    assert read_flickr8k(root, "train").captions == [[" ".join(f"A dog{comma} asleep .".split())]]
+
+
+def test_without_the_lists_a_split_of_our_own(tmp_path):
+    """Kaggle's copy has none. The split is said to be ours, and does not hang on the order of the lines."""
+    names = [f"{i}.jpg" for i in range(80)]
+    (tmp_path / "captions.txt").write_text("image,caption\n" + "".join(f"{name},Picture {name} .\n" for name in names))
+    with pytest.warns(UserWarning, match=r"a split of our own: 60 train, 10 dev, 10 test; .*Flickr8k_text.zip"):
+        parts = [read_flickr8k(tmp_path, split, check_images=False).image_ids for split in ("train", "val", "test")]
+    assert sorted(sum(parts, [])) == sorted(names) and [len(part) for part in parts] == [60, 10, 10]
+    assert own_split(names[::-1]) == own_split(names) and own_split(names)["test"] == parts[2]
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("1.jpg\n")
+    with pytest.raises(MissingFileError, match="trainImages.txt not found .*but Flickr_8k.devImages.txt lies there"):
+        read_flickr8k(tmp_path, "train", check_images=False)
+
+
+@pytest.mark.parametrize("other", ["train", "test"])
+def test_a_picture_of_two_splits_is_refused(root, other):
+    name = (root / "Flickr_8k.trainImages.txt").read_text().split()[0]
+    with (root / f"Flickr_8k.{other}Images.txt").open("a") as file:
+        file.write(f"{name}\n")
+    with pytest.raises(InputError, match=f"{name} stands in it and in .*Images.txt"):
+        read_flickr8k(root, "train")
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "/a.jpg", "a\0.jpg"])
+def test_names_that_leave_the_folder(root, name):
+    with (root / "captions.txt").open("a") as file:
+        file.write(f"{name},A dog .\n")
+    (root / "Flickr_8k.trainImages.txt").write_text(f"{name}\n")
+    with pytest.raises(InputError, match="file_name of image"):
         read_flickr8k(root, "train")
 
 

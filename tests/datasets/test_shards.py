@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from shard_photos import photos
 
-from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset
+from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset, shards
 from prunecap_lib.datasets.shard_build import build_shards, bytes_a_picture
 from prunecap_lib.datasets.shard_index import ShardSettings
 from prunecap_lib.datasets.shards import WINDOW
@@ -236,11 +236,37 @@ def test_reading_names_the_shard_and_the_remedy(source, out, harm, error, says):
     assert data.image(0).size  # the others are still good
 
 
+@pytest.mark.parametrize("mixed_up", [
+    lambda shard: shard.update(image_ids=shard["image_ids"][::-1]),
+    lambda shard: shard.update(captions=shard["captions"][::-1]),
+    lambda shard: shard.update(image_ids=shard["image_ids"][::-1], captions=shard["captions"][::-1]),
+    lambda shard: shard["image_ids"].__setitem__(0, "another"),
+])
+def test_an_index_in_another_order_than_its_tars_is_noticed(out, mixed_up):
+    """All checksums are right, and so is the number of everything: only the pairs are not."""
+    index = out / "train" / "index.json"
+    content = json.loads(index.read_text())
+    mixed_up(content["shards"][0])
+    index.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="shard 00000.tar: at .* lies image .* where the index has image"):
+        open_dataset("shards", split="train", root=out).image(0)
+
+
+def test_a_checksum_is_compared_once_a_run(out, monkeypatch):
+    counted = []
+    monkeypatch.setattr(shards, "_sha256", lambda file, plain=shards._sha256: counted.append(file) or plain(file))
+    monkeypatch.setattr(shards, "IN_USE", 1)  # each is opened anew
+    data = open_dataset("shards", split="train", root=out)
+    for i in (0, 22, 0, 22):
+        data.image(i)
+    assert len(counted) == 2
+
+
 def test_a_damaged_picture_is_named(out):
     data = open_dataset("shards", split="train", root=out)
     shard = out / "train" / "00000.tar"
     content, at = bytearray(shard.read_bytes()), data.shards[0].offsets[1]
-    content[at : at + 20] = b"\0" * 20
+    content[at + 40] ^= 1  # one bit
     shard.write_bytes(content)
     with pytest.raises(InputError, match="00000.tar: its checksum is not the one of the index"):
         open_dataset("shards", split="train", root=out).image(1)

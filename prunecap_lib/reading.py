@@ -89,6 +89,8 @@ def parse_json(data: bytes, kind: type[T], place: str, remedy: str, *, format: i
     """As ``read_json``, from bytes that are here already. ``place`` says in messages where they are from."""
     if data[:2] in _UTF16 or data[:3] == _UTF8:
         data = _decoded(data, place, error).encode()
+    if b"\\ud" in data or b"\\uD" in data:
+        data = _ESCAPES.sub(lambda found: b" " if found[1] else found[0], data)
     content = problem = None
     try:
         if format is not None and (found := msgspec.json.decode(data, type=_Formatted).format) != format:
@@ -115,6 +117,10 @@ class _Formatted(msgspec.Struct):
 
 
 _UTF8, _UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+# An escaped backslash, a character of two halves, or a half alone: what a program leaves that cuts text short, and
+# what bytes of a file's name become that are not UTF-8. It means nothing, and no other program could write it.
+_ESCAPES = re.compile(rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+                      rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})")
 _NO_TEXT = "not a text file in UTF-8: is it packed, or saved in another encoding?"
 
 
@@ -173,9 +179,6 @@ def _malformed(message: str, data: bytes) -> str:
         byte = int(found[1])
         return (f"line {data.count(10, 0, byte) + 1}: not valid JSON at {_shown(data[byte : byte + 20])} "
                 f"({message[: found.start()]})")
-    with suppress(ValueError, RecursionError):
-        json.loads(data, parse_int=len)
-        return "half of a character in it (a lone surrogate), as in a file name that is not UTF-8"
     return f"line {data.count(10) + 1}: not valid JSON, it ends too early"
 
 

@@ -33,10 +33,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from prunecap_lib import Captioner, TrainConfig
 from prunecap_lib.costs import find_gpu
 from prunecap_lib.costs.calibrate import this_machine
-from prunecap_lib.costs.memory import UnfusedAttention, autocast
+from prunecap_lib.costs.memory import UnfusedAttention, autocast, training_step
 from prunecap_lib.costs.operations import Operation, Operations, total_flops
 from prunecap_lib.costs.outline import NoNumbers, placeholder_vocabulary
-from prunecap_lib.costs.predict import roofline, step_operations
+from prunecap_lib.costs.predict import roofline
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.reports import write_rows
@@ -134,7 +134,7 @@ def step_time(config: TrainConfig, steps: int = 3) -> float:
 
 
 def measured() -> list[dict]:
-    limits = {name: step_operations(config, device="cpu")[0] for name, config in MEASURED.items()}
+    limits = {name: training_step(config, device="cpu").operations for name, config in MEASURED.items()}
     device = this_machine()
     print(f"{device.name}: {device.fp32 / 1e9:.0f} GFLOP/s in fp32, {device.half / 1e9:.0f} in bf16, "
           f"{device.bandwidth / 1e9:.1f} GB/s")

@@ -4,6 +4,8 @@ Every operation runs on fake tensors, which have a shape, a type and a lifetime 
 would have held memory is counted. What that cannot see is kept apart as ``RESERVE``: the GPU's context, the
 libraries' workspaces, and what the allocator loses between blocks.
 
+A step is run once and tells of every batch size: each of its numbers grows in proportion to the batch, or not at all.
+
 Shapes: B pictures, R captions per picture, T words.
 """
 
@@ -12,8 +14,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import fields, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import accumulate, chain
 from math import ceil
 
 import torch
@@ -34,32 +37,46 @@ from ..tokens import VisualTokens
 from ..training import TrainConfig
 from ..training.loop import parameter_groups
 from ..training.machine import fit_to_machine
+from .operations import Operation, Operations
 from .outline import NoNumbers, placeholder_vocabulary
 
 RESERVE = 3 * 2**29
 """Bytes of a GPU, 1.5 GiB, that training must leave to everything but tensors."""
 
+WIDE = 2**34
+"""Pictures of the batch that stands for all: so many that a number a + b B can be taken apart again, a being below."""
+
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors alive that were made inside, views once, and the most there ever were."""
+    """Counts the bytes of all tensors alive that were made inside, views once, and the most there ever were.
+
+    Attributes: changes: bytes that a tensor took (above 0) or gave back, one after another.
+    """
 
     def __init__(self):
         super().__init__()
-        self.now = self.peak = 0
+        self.changes: list[int] = []
         self._seen: set[int] = set()
+
+    @property
+    def now(self) -> int:
+        return sum(self.changes)
+
+    @property
+    def peak(self) -> int:
+        return max(accumulate(self.changes), default=0)
 
     def add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = id(storage), storage.nbytes()
         if key not in self._seen:
             self._seen.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
+            self.changes.append(size)
             weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
         self._seen.discard(key)
-        self.now -= size
+        self.changes.append(-size)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -91,30 +108,65 @@ class UnfusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def training_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
-                    device: str = "cuda", processes: int = 1, fused: bool = True,
-                    watch: TorchDispatchMode | None = None) -> int:
+@dataclass(frozen=True)
+class Step:
+    """What one training step does.
+
+    Attributes:
+        changes: see ``LiveBytes``. beside: bytes that are there all the time, and in no change.
+        operations: from the first of the forward pass to the optimizer's last.
+    """
+
+    changes: tuple[int, ...]
+    beside: int
+    operations: tuple[Operation, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Most bytes that tensors hold at any moment."""
+        return max(accumulate(self.changes)) + self.beside
+
+    def of(self, batch: int) -> Step:
+        """Of a step of ``WIDE`` pictures: the step of so many."""
+        def narrow(number: int) -> int:
+            pictures, rest = divmod(abs(number), WIDE)
+            return (rest + pictures * batch) * (1 if number > 0 else -1)
+
+        return Step(tuple(map(narrow, self.changes)), self.beside,
+                    tuple(replace(done, flops=narrow(done.flops), bytes=narrow(done.bytes))
+                          for done in self.operations))
+
+
+def training_step(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
+                  device: str = "cuda", processes: int = 1, fused: bool = True) -> Step:
+    """A step of training without numbers: memory and operations. Arguments and errors: see ``training_memory``."""
+    size, batch = _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size
+    # A CPU encodes a few pictures at a time, again and again; and of a single one some copies are only views.
+    if device == "cuda" and batch > 1:
+        return _told(config, size, WIDE, device, processes, fused).of(batch)
+    return _told(config, size, batch, device, processes, fused)
+
+
+def training_memory(config: TrainConfig, **settings) -> int:
     """Most bytes that tensors hold at any moment of training: weights, gradients, AdamW's state, activations.
 
     Args:
         vocabulary_size: entries of the vocabulary; None: the config's.
         batch_size: pictures a process; None: the config's. Every caption is taken to be ``max_words`` long.
-        device: "cuda" or "cpu", whose kernels and rules are followed. None of it need be here.
+        device: "cuda" (taken if none is given) or "cpu", whose kernels and rules are followed. It need not be here.
         processes: that share the work, each with the whole captioner (FSDP is not predicted).
         fused: attention by kernels that never hold its weights, as torch has them since 2.0.
-        watch: sees every operation of the step, from the first of the forward pass to the optimizer's last.
 
     Raises InputError where the config names no vocabulary_size, and for an unknown device.
     """
-    return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, device,
-                        processes, fake=True, fused=fused, watch=watch)
+    return training_step(config, **settings).memory
 
 
 def measured_memory(config: TrainConfig, *, vocabulary_size: int | None = None, batch_size: int | None = None,
                     fused: bool = True) -> int:
     """The same count over a real training step on this CPU: what ``training_memory`` is checked against."""
-    return _step_memory(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, "cpu",
-                        1, fake=False, fused=fused)
+    return _step(config, _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size, "cpu",
+                 1, fake=False, fused=fused).memory
 
 
 def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int | None = None,
@@ -124,8 +176,12 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
     Memory grows almost linearly with the batch. A line through two sizes gives a first answer, and the answer is
     moved until it fits and the next larger batch does not.
     """
-    size, room = _vocabulary_size(config, vocabulary_size), gpu_memory - reserve
-    memory = partial(_told, config, size, device=device, processes=processes, fused=fused)
+    room = gpu_memory - reserve
+
+    def memory(batch: int) -> int:
+        return training_memory(config, vocabulary_size=vocabulary_size, batch_size=batch, device=device,
+                               processes=processes, fused=fused)
+
     few, many = 128, 256  # so many that activations and not AdamW's step make the peak
     slope = max(1.0, (memory(many) - memory(few)) / (many - few))
     fits, over = 0, None
@@ -142,10 +198,10 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
     return fits
 
 
-@lru_cache(maxsize=256)
-def _told(config: TrainConfig, vocabulary_size: int, batch: int, *, device: str, processes: int, fused: bool) -> int:
-    """Remembered, because other GPUs are asked about the same batches."""
-    return _step_memory(config, vocabulary_size, batch, device, processes, fake=True, fused=fused)
+@lru_cache(maxsize=64)
+def _told(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, fused: bool) -> Step:
+    """Remembered, because other GPUs and other batches are asked about the same step."""
+    return _step(config, vocabulary_size, batch, device, processes, fake=True, fused=fused)
 
 
 def _vocabulary_size(config: TrainConfig, given: int | None) -> int:
@@ -164,14 +220,15 @@ def training_outline(config: TrainConfig, vocabulary_size: int) -> Captioner:
                          encoder=encoder)
 
 
+@lru_cache(maxsize=16)
 def trained_parameters(config: TrainConfig, vocabulary_size: int | None = None) -> int:
     """How many numbers training changes."""
     captioner = training_outline(config, _vocabulary_size(config, vocabulary_size))
     return sum(p.numel() for p in captioner.parameters() if p.requires_grad)
 
 
-def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, *, fake: bool,
-                 fused: bool, watch: TorchDispatchMode | None = None) -> int:
+def _step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, *, fake: bool,
+          fused: bool) -> Step:
     """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
     if device not in ("cuda", "cpu"):
         raise InputError(f"device {device!r} is unknown; memory can be told for 'cuda' and 'cpu'")
@@ -192,19 +249,19 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
                 torch.nn.init.normal_(tensor.detach(), std=0.02)  # memory as it comes may hold NaN
         optimizer = torch.optim.AdamW(parameter_groups(captioner, config.weight_decay), lr=config.lr,
                                       foreach=device == "cuda")
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
+        for parameter in chain.from_iterable(group["params"] for group in optimizer.param_groups):
+            if config.accumulate > 1:  # the gradients of a step's first part are there while the next is computed
                 parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-        if config.accumulate == 1:  # or else the gradients of a step's first part are there while the next is computed
-            optimizer.zero_grad()
+            # as after a first step, which would take as long as all the rest
+            optimizer.state[parameter] = {"step": torch.zeros(())} | {
+                moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")}
         if device == "cuda":
             captioner.encoder.few = batch  # a GPU encodes all pictures at once
         captions = config.samples if config.self_critical else config.captions_per_image
         ids = torch.full((batch * captions, config.max_words + 2), BOS)
         side = captioner.encoder.image_size
         images = batch_of(like, batch) if config.cache_features else torch.zeros(batch, 3, side, side)
-        modes.enter_context(watch or nullcontext())
+        counted = modes.enter_context(Operations())
         with autocast(precision_on(config, device), device), nullcontext() if fused else UnfusedAttention():
             logits = captioner(images, ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(),
@@ -216,7 +273,8 @@ def _step_memory(config: TrainConfig, vocabulary_size: int, batch: int, device: 
         # other processes, of which DistributedDataParallel keeps copies of its own.
         weights = sum(tensor.nbytes for tensor in captioner.parameters())
         trained = sum(tensor.nbytes for tensor in captioner.parameters() if tensor.requires_grad)
-        return live.peak + weights * (bool(config.ema) + config.taught) + trained * (processes > 1)
+        return Step(tuple(live.changes), weights * (bool(config.ema) + config.taught) + trained * (processes > 1),
+                    tuple(counted.done))
 
 
 def precision_on(config: TrainConfig, device: str) -> str:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from ..errors import InputError
 from ..training import TrainConfig
 from .ledger import check_counts
-from .memory import RESERVE, largest_batch, trained_parameters, training_memory
-from .operations import Operation, Operations, total_flops
+from .memory import RESERVE, largest_batch, trained_parameters, training_step
+from .operations import Operation, total_flops
 
 GIB = 2**30
 SHARE = (0.45, 0.9)
@@ -148,18 +147,6 @@ def step_seconds(limit: float, kernels: int, share: Interval, exchanged: float =
     return max(fast, exchanged), slow + exchanged
 
 
-@lru_cache(maxsize=16)
-def step_operations(config: TrainConfig, *, batch_size: int | None = None, device: str = "cuda",
-                    **settings) -> tuple[tuple[Operation, ...], int]:
-    """What one training step does, and the most bytes it holds. Arguments: see ``training_memory``.
-
-    Remembered, because other GPUs are asked about the same step.
-    """
-    counted = Operations()
-    memory = training_memory(config, batch_size=batch_size, device=device, watch=counted, **settings)
-    return tuple(counted.done), memory
-
-
 def predict(config: TrainConfig, device: Device, *, vocabulary_size: int | None = None, batch_size: int | None = None,
             gpus: int = 1, rate: float | None = None, fused: bool = True) -> Prediction:
     """Predict training as ``config`` says it on GPUs of one kind. Nothing is computed, and none need be here.
@@ -177,7 +164,8 @@ def predict(config: TrainConfig, device: Device, *, vocabulary_size: int | None 
         raise InputError(f"a measured rate of {rate} FLOP/s cannot be; it must be above 0")
     settings = dict(vocabulary_size=vocabulary_size, device=device.kernels, processes=gpus, fused=fused)
     batch = batch_size or largest_batch(config, device.memory, **settings)
-    operations, memory = step_operations(config, batch_size=batch or 1, **settings)
+    step = training_step(config, batch_size=batch or 1, **settings)
+    operations, memory = step.operations, step.memory
     if memory + RESERVE > device.memory:
         raise DoesNotFit(f"{device.name}: a batch of {batch or 1} takes {memory / GIB:.1f} GiB, and "
                          f"{(device.memory - RESERVE) / GIB:.1f} of {device.memory / GIB:.0f} are free for it; " + (

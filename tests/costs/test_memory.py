@@ -7,7 +7,7 @@ import torch
 
 from prunecap_lib import TrainConfig, VisualTokens
 from prunecap_lib.costs import largest_batch, training_memory
-from prunecap_lib.costs.memory import RESERVE, LiveBytes, measured_memory, training_outline
+from prunecap_lib.costs.memory import RESERVE, WIDE, LiveBytes, _step, measured_memory, training_outline
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
@@ -92,6 +92,16 @@ def test_the_grid_score_is_none_the_wiser():
     score = grid_score(tokens)
     _spread_order.cache_clear()
     assert torch.equal(score, grid_score(tokens))
+
+
+@pytest.mark.parametrize("changes, fused", [
+    (dict(precision="bf16", schedule=Schedule.parse("0.5@2/merge"), accumulate=2), True),
+    (dict(encoder="convnext", freeze_encoder=True, scorer="random"), False)], ids=["merge", "frozen"])
+def test_one_step_tells_of_every_batch_size(changes, fused):
+    config = replace(TINY, **changes)
+    wide, direct = (_step(config, 60, batch, "cuda", 1, fake=True, fused=fused) for batch in (WIDE, 7))
+    assert wide.of(7) == direct and direct.memory == training_memory(config, batch_size=7, fused=fused)
+    assert wide.of(8).memory > direct.memory and max(done.flops for done in direct.operations) < WIDE
 
 
 def test_the_largest_batch_fits_and_the_next_does_not():

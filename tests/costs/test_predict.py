@@ -9,9 +9,9 @@ import pytest
 from prunecap_lib import TrainConfig
 from prunecap_lib.costs import GPUS, Device, find_gpu, predict, training_memory
 from prunecap_lib.costs.calibrate import this_machine
-from prunecap_lib.costs.memory import RESERVE, trained_parameters, training_outline
+from prunecap_lib.costs.memory import RESERVE, trained_parameters, training_outline, training_step
 from prunecap_lib.costs.operations import Operation, total_flops
-from prunecap_lib.costs.predict import LAUNCH, SHARE, exchange, roofline, step_operations, step_seconds
+from prunecap_lib.costs.predict import LAUNCH, SHARE, exchange, roofline, step_seconds
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 
@@ -43,7 +43,8 @@ def test_a_step_is_an_interval():
 
 def test_a_prediction_by_hand():
     found = predict(TINY, SLOW, batch_size=4)
-    operations, memory = step_operations(TINY, batch_size=4)
+    step = training_step(TINY, batch_size=4)
+    operations, memory = step.operations, step.memory
     assert found.memory == memory == training_memory(TINY, batch_size=4)
     assert found.flops == total_flops(operations) and found.limit == pytest.approx(roofline(operations, SLOW))
     fast, slow = found.seconds
@@ -84,7 +85,8 @@ def test_backward_takes_about_twice_the_forward_pass():
     encoder = 2 * 64 * sum(p.numel() for name, p in captioner.encoder.named_parameters() if p.dim() > 1
                            and "pos" not in name)  # 64 patches meet every matrix
     ways = dict(), dict(freeze_encoder=True), dict(freeze_encoder=True, cache_features=True)
-    trained, frozen, stored = (total_flops(step_operations(replace(TINY, **way))[0]) / TINY.batch_size for way in ways)
+    trained, frozen, stored = (total_flops(training_step(replace(TINY, **way)).operations) / TINY.batch_size
+                               for way in ways)
     assert frozen - stored == pytest.approx(encoder, rel=0.2)  # and some attention
     # no gradient reaches the pictures, and none the projection's input where the encoder is frozen
     assert trained - stored == pytest.approx(3 * (frozen - stored), rel=0.1)
@@ -99,7 +101,7 @@ def test_pruning_inside_the_encoder_changes_the_prediction():
 
 def test_a_gpu_encodes_all_pictures_at_once():
     config = replace(TINY, freeze_encoder=True)
-    assert len(step_operations(config, batch_size=64)[0]) == len(step_operations(config, batch_size=4)[0])
+    assert len(training_step(config, batch_size=64).operations) == len(training_step(config, batch_size=4).operations)
 
 
 @pytest.mark.parametrize("name, found", [("h100", "h100"), ("RTX 4090", "rtx4090"), ("4090", "rtx4090"),

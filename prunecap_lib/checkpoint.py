@@ -69,6 +69,15 @@ def find(name_or_path: str | Path) -> Path:
                           f"shipped are {', '.join(shipped()) or 'none'}, or give the path of a run's checkpoint")
 
 
+def origin(name_or_path: str | Path) -> dict:
+    """How a checkpoint was trained: the settings that its signature names; {} where it names none."""
+    try:
+        said = json.loads(json.loads((find(name_or_path) / "config.json").read_text(encoding="utf-8"))["signature"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     import platform

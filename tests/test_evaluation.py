@@ -111,6 +111,7 @@ def test_java_comes_from_the_package_or_else_the_system(monkeypatch):
 
 
 def test_a_java_program_that_dies_says_so(monkeypatch):
+    monkeypatch.setattr(java, "_tokenized", {})
     from pycocoevalcap.meteor import meteor
     from pycocoevalcap.tokenizer import ptbtokenizer
 

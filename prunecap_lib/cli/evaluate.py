@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from ..errors import InputError
+from .options import Computing, call, prepare
 
 DESCRIPTION = """Caption every picture of a split and score the captions.
 
 examples:
-  prunecap evaluate --checkpoint scenes-vit --dataset scenes --split test --html report
+  prunecap evaluate --checkpoint scenes-vit --split test --html report
   prunecap evaluate --checkpoint photos-lite0 --dataset flickr8k --split dev --method beam --beam-size 5
-  prunecap evaluate --checkpoint scenes-vit --dataset scenes --prune-ratio 0.5 --scorer random --metrics CIDEr
+  prunecap evaluate --checkpoint scenes-vit --prune-ratio 0.5 --scorer random --metrics CIDEr
   prunecap evaluate --checkpoint scenes-vit --schedule 0.7,0.5@2,4/attention_received/fuse
   prunecap evaluate --checkpoint runs/c --dataset coco --split val --results captions_val2014_prunecap_results.json
   prunecap evaluate --captions captions_val2014_theirs_results.json --dataset coco --split test
@@ -28,13 +27,14 @@ Several processes share the pictures, with the same outcome to the last digit; t
 
 
 @dataclass(frozen=True)
-class EvaluateCommand:
+class EvaluateCommand(Computing):
     checkpoint: str | None = None
     """A name under data/checkpoints, or a checkpoint's folder."""
     captions: Path | None = None
     """Instead of a checkpoint: score these captions, whoever wrote them. A file in COCO's results format, or a report
     of --out."""
-    dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
+    dataset: Literal["scenes", "flickr8k", "coco", "shards"] | None = None
+    """Default: what the checkpoint was trained on."""
     split: str = "test"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""
@@ -71,7 +71,10 @@ class EvaluateCommand:
 
 
 def main(argv: list[str]) -> None:
-    command = tyro.cli(EvaluateCommand, args=argv, prog="prunecap evaluate", description=DESCRIPTION)
+    call(run, EvaluateCommand, argv, prog="prunecap evaluate", description=DESCRIPTION)
+
+
+def run(command: EvaluateCommand) -> None:
     if (command.checkpoint is None) == (command.captions is None):
         raise InputError("give either --checkpoint, a model that captions, or --captions, a file of captions to score")
     from ..reports import processes
@@ -84,17 +87,29 @@ def main(argv: list[str]) -> None:
 def caption_and_score(command: EvaluateCommand) -> None:
     from ..captioner import Captioner
     from ..reports import evaluate, processes
-    from .options import set_schedule
-    captioner = Captioner.load(command.checkpoint, device=processes().device)
-    set_schedule(captioner.encoder, command.schedule)
+    captioner = Captioner.load(command.checkpoint, device=device_here(command))
+    prepare(captioner, command)
     dataset = open_split(command, captioner.config.image_size)
-    report, captions = evaluate(
-        captioner, dataset, method=command.method, beam_size=command.beam_size, max_length=command.max_length,
-        prune_ratio=command.prune_ratio, scorer=command.scorer, metrics=command.metrics,
-        batch_size=command.batch_size, cache_features=command.cache_features, seed=command.seed,
-        progress=command.progress)
+    with command.autocast(captioner.device):
+        report, captions = evaluate(
+            captioner, dataset, method=command.method, beam_size=command.beam_size, max_length=command.max_length,
+            prune_ratio=command.prune_ratio, scorer=command.scorer, metrics=command.metrics,
+            batch_size=command.batch_size, cache_features=command.cache_features, seed=command.seed,
+            progress=command.progress)
     if processes().is_main_process:
         write({"checkpoint": command.checkpoint, **report}, captions, dataset, command, captioner.preprocessing)
+
+
+def device_here(command: EvaluateCommand):
+    """The device to caption on. Raises InputError where several processes are asked to leave their own."""
+    from ..reports import processes
+    here = processes()
+    if here.num_processes == 1:
+        return command.find_device()
+    if command.device != "auto":
+        raise InputError(f"device {command.device!r}: of several processes each has the device that its launcher gives "
+                         "it; leave --device out")
+    return here.device
 
 
 def score_file(command: EvaluateCommand) -> None:
@@ -103,7 +118,8 @@ def score_file(command: EvaluateCommand) -> None:
     dataset = open_split(command)
     captions = read_captions(command.captions, dataset)
     write({"captions_file": str(command.captions), "dataset": dataset.name, "split": dataset.split,
-           "pictures": len(dataset), **score_split(dataset, captions, metrics=command.metrics, seed=command.seed),
+           "pictures": len(dataset), **score_split(dataset, captions, metrics=command.metrics, seed=command.seed,
+                                               progress=command.progress),
            "signature": run_signature(), "provenance": provenance() | {"seed": command.seed}},
           captions, dataset, command)
 
@@ -112,11 +128,22 @@ def open_split(command: EvaluateCommand, image_size: int | None = None):
     """The pictures to caption. Raises InputError now, not after hours, where their ids cannot be written as asked."""
     from ..datasets import open_dataset
     from ..reports import check_ids
-    dataset = open_dataset(command.dataset, split=command.split, root=command.root, limit=command.limit,
-                           size=image_size)
+    dataset = open_dataset(command.dataset or trained_on(command), split=command.split, root=command.root,
+                           limit=command.limit, size=image_size)
     if command.results:
         check_ids(dataset.image_ids)
     return dataset
+
+
+def trained_on(command: EvaluateCommand) -> str:
+    """The data set that the checkpoint learned from. Raises InputError where nobody wrote it down."""
+    from ..checkpoint import origin
+    found = None if command.checkpoint is None else origin(command.checkpoint).get("dataset")
+    if found not in ("scenes", "flickr8k", "coco", "shards"):
+        raise InputError(f"which data set? {command.checkpoint or command.captions} does not say what it belongs to; "
+                         "give --dataset scenes, flickr8k, coco or shards")
+    print(f"data set: {found}, on which {command.checkpoint} was trained", file=sys.stderr)
+    return found
 
 
 def write(report: dict, captions: dict, dataset, command: EvaluateCommand, preprocessing=None) -> None:

@@ -19,6 +19,8 @@ from ..errors import MissingFileError, PrunecapError, install_hint
 from ..text import one_line, space_characters
 
 _TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
+_MOST_TOKENIZED = 1_000_000  # captions remembered: as many as COCO has, some 300 MB
+_tokenized: dict[str, str] = {}
 # SPICE's serialization reaches into Java's own classes, which Java forbids since version 17.
 _OPENED = " ".join(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in
                    ("java.lang", "java.math", "java.net", "java.nio", "java.text", "java.util", "sun.nio.ch"))
@@ -60,8 +62,18 @@ def ptb_tokenize(captions: list[str]) -> list[str]:
     The same program, options and list of punctuation as pycocoevalcap's ``PTBTokenizer``, whose own wrapper
     writes beside the installed package, which may be read-only, and loses count at odd line breaks.
 
-    Raises: MissingFileError without Java, PrunecapError where the tokenizer fails.
+    Captions are remembered, because controls and reports count the same ones again, and starting Java takes longer
+    than its work. Raises: MissingFileError without Java, PrunecapError where the tokenizer fails.
     """
+    if not _tokenized.keys() >= set(captions):
+        if len(_tokenized) + len(captions) > _MOST_TOKENIZED:
+            _tokenized.clear()
+        new = [caption for caption in dict.fromkeys(captions) if caption not in _tokenized]
+        _tokenized.update(zip(new, _ptb_tokenize(new), strict=True))
+    return [_tokenized[caption] for caption in captions]
+
+
+def _ptb_tokenize(captions: list[str]) -> list[str]:
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)

@@ -56,7 +56,8 @@ class Looks:
         from tqdm import tqdm
         here = processes()
         chunks = torch.arange(len(self.dataset)).split(batch_size)[here.process_index :: here.num_processes]
-        for chunk in tqdm(chunks, disable=not (progress and here.is_main_process),
+        shown = progress and here.is_main_process
+        for chunk in tqdm(chunks, disable=None if shown else True,  # None: where nobody looks, too
                           desc=f"{self.dataset.name} {self.dataset.split}"):
             positions = chunk.tolist()
             if self.cache is not None:
@@ -81,42 +82,70 @@ def from_all(found: list[tuple]) -> list[tuple]:
     return sorted(gather_object(found), key=lambda one: one[0])
 
 
-def caption_split(captioner: Captioner, dataset: CaptionDataset, *, batch_size: int = 64,
-                  cache_features: bool = False, progress: bool = False, seed: int = 0,
-                  **settings) -> dict[int | str, Caption]:
+@torch.inference_mode()
+def look_at_split(captioner: Captioner, dataset: CaptionDataset, *, batch_size: int = 64, cache_features: bool = False,
+                  progress: bool = False, seed: int = 0, prune_ratio: float | None = None,
+                  scorer: str | None = None) -> Iterator[tuple[list[int], VisualTokens]]:
+    """Yield (positions, the tokens that were kept) of this process's batches: each picture is encoded once."""
+    training = captioner.training
+    for positions, images in Looks(captioner, dataset, cache_features=cache_features,
+                                   progress=progress).batches(batch_size, progress):
+        with noise_of(seed, positions[0]):
+            captioner.eval()
+            _, kept = captioner.look(images, prune_ratio, scorer)
+            captioner.train(training)
+            yield positions, kept
+
+
+def caption_split(captioner: Captioner, dataset: CaptionDataset, *, method: str = "greedy", beam_size: int = 5,
+                  max_length: int = 20, **settings) -> dict[int | str, Caption]:
     """A caption for every picture: image_id -> Caption, in the data set's order.
 
     Of n processes, each captions every n-th batch, and all return the same: what one process returns.
 
     Args:
-        seed: of the scorer 'random'.
-        settings: go to ``Captioner.generate``.
+        method, beam_size, max_length: see ``Captioner.generate``.
+        settings: go to ``look_at_split``; its ``seed`` is of the scorer 'random'.
     """
     found = []
-    looks = Looks(captioner, dataset, cache_features=cache_features, progress=progress)
-    for positions, images in looks.batches(batch_size, progress):
-        with noise_of(seed, positions[0]):
-            found += zip(positions, captioner.generate(images, **settings), strict=True)
+    for positions, kept in look_at_split(captioner, dataset, **settings):
+        found += captions_of(captioner, positions, kept, method=method, beam_size=beam_size, max_length=max_length)
+    return by_id(dataset, found)
+
+
+def split_accuracy(captioner: Captioner, dataset: CaptionDataset, **settings) -> float:
+    """Token accuracy under teacher forcing, against each picture's first caption (the presentation's ACC).
+
+    Several processes share the batches, as in ``caption_split``. ``settings`` go to ``look_at_split``.
+    """
+    return accuracy_of([words_hit(captioner, dataset, positions, kept)
+                        for positions, kept in look_at_split(captioner, dataset, **settings)])
+
+
+def captions_of(captioner: Captioner, positions: list[int], kept: VisualTokens,
+                **search) -> Iterator[tuple[int, Caption]]:
+    """(position, caption) of a batch of ``look_at_split``. ``search``: method, beam_size, max_length."""
+    return zip(positions, captioner.generate(kept, prune_ratio=0.0, **search), strict=True)
+
+
+def by_id(dataset: CaptionDataset, found: list[tuple[int, Caption]]) -> dict[int | str, Caption]:
+    """The captions of all processes: image_id -> Caption."""
     return {dataset.image_ids[i]: caption for i, caption in from_all(found)}
 
 
 @torch.inference_mode()
-def split_accuracy(captioner: Captioner, dataset: CaptionDataset, *, batch_size: int = 64, seed: int = 0,
-                   cache_features: bool = False, prune_ratio: float | None = None,
-                   scorer: str | None = None) -> float:
-    """Token accuracy under teacher forcing, against each picture's first caption (the presentation's ACC).
+def words_hit(captioner: Captioner, dataset: CaptionDataset, positions: list[int],
+              kept: VisualTokens) -> tuple[int, float, int]:
+    """(the batch's first position, words foretold, words) under teacher forcing."""
+    ids = pad_batch([captioner.vocabulary.encode(dataset.captions[i][0], captioner.config.max_length - 2)
+                     for i in positions]).to(captioner.device)
+    words = int((ids[:, 1:] != 0).sum())
+    logits = captioner.decoder(ids[:, :-1], captioner.projection(kept.sequence))
+    return positions[0], token_accuracy(logits, ids[:, 1:]) * words, words
 
-    Several processes share the batches, as in ``caption_split``.
-    """
-    found = []
-    for positions, images in Looks(captioner, dataset, cache_features=cache_features).batches(batch_size):
-        ids = pad_batch([captioner.vocabulary.encode(dataset.captions[i][0], captioner.config.max_length - 2)
-                         for i in positions]).to(captioner.device)
-        words = int((ids[:, 1:] != 0).sum())
-        with noise_of(seed, positions[0]):
-            memory, _ = captioner.look(images, prune_ratio, scorer)
-        logits = captioner.decoder(ids[:, :-1], memory)
-        found.append((positions[0], token_accuracy(logits, ids[:, 1:]) * words, words))
+
+def accuracy_of(found: list[tuple[int, float, int]]) -> float:
+    """Share of words foretold, of all processes' batches."""
     hits = total = 0
     for _, right, words in from_all(found):
         hits, total = hits + right, total + words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +13,7 @@ from ..datasets.base import CaptionDataset, ImageId
 from ..errors import UndefinedError
 from ..evaluation import bootstrap_interval, diversity, per_image_cider, run_signature, score_captions
 from ..evaluation.baselines import constant_caption
-from .captions import caption_split, processes, split_accuracy
+from .captions import accuracy_of, by_id, captions_of, look_at_split, processes, words_hit
 from .files import provenance
 
 METRICS = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
@@ -32,17 +33,19 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
     inside = {} if captioner.encoder.schedule is None else {
         "schedule": ("auto " if captioner.encoder.pays else "") + str(captioner.encoder.schedule)}
     started = time.perf_counter()
-    captions = caption_split(captioner, dataset, batch_size=batch_size, cache_features=cache_features,
-                             progress=progress, seed=seed, method=method, beam_size=beam_size,
-                             max_length=max_length, **settings)
+    found, hits = [], []
+    for positions, kept in look_at_split(captioner, dataset, batch_size=batch_size, cache_features=cache_features,
+                                         progress=progress, seed=seed, **settings):
+        found += captions_of(captioner, positions, kept, method=method, beam_size=beam_size, max_length=max_length)
+        hits.append(words_hit(captioner, dataset, positions, kept))
+    captions, accuracy = by_id(dataset, found), accuracy_of(hits)
     seconds = time.perf_counter() - started
-    accuracy = split_accuracy(captioner, dataset, batch_size=batch_size, seed=seed, cache_features=cache_features,
-                              **settings)
     if not processes().is_main_process:
         return {}, captions
     return {
         "dataset": dataset.name, "split": dataset.split, "pictures": len(dataset), **settings, **inside,
-        **score_split(dataset, {key: caption.text for key, caption in captions.items()}, metrics=metrics, seed=seed),
+        **score_split(dataset, {key: caption.text for key, caption in captions.items()}, metrics=metrics, seed=seed,
+                      progress=progress),
         "token_accuracy": round(accuracy, 4),
         "seconds": round(seconds, 2),
         "signature": run_signature(method=f"beam{beam_size}" if method == "beam" else method,
@@ -52,8 +55,8 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
 
 
 def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metrics: Sequence[str] = METRICS,
-                seed: int = 0) -> dict:
-    """Scores of a split's captions, whoever wrote them, image_id -> caption.
+                seed: int = 0, progress: bool = False) -> dict:
+    """Scores of a split's captions, whoever wrote them, image_id -> caption. ``progress``: say that it takes a while.
 
     With them a bootstrap interval for CIDEr-D, diversity, and for Scenes the exact attribute scores; and two
     controls. ``CIDEr_shuffled``: the same captions dealt to other pictures. A captioner that looks must fall far below
@@ -62,6 +65,8 @@ def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metric
 
     What is not defined on this split is left out, and ``undefined`` says why, by name: CIDEr of a single picture.
     """
+    if progress and sys.stderr.isatty():
+        print(f"scoring {len(texts):,} captions: {', '.join(metrics)}, and controls", file=sys.stderr)
     references, undefined = dataset.references(), {}
     try:
         cider = cider_scores(references, texts, seed)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ..captioner import Captioner
+from ..checkpoint import origin
 from ..errors import InputError
 
 
@@ -63,4 +64,4 @@ def check_alike(first: Captioner, other: Captioner, name: str | Path, other_name
 
 def signature(folders: Sequence[str | Path]) -> str:
     """What an averaged checkpoint says of its origin."""
-    return json.dumps({"average_of": [str(folder) for folder in folders]})
+    return json.dumps({**origin(folders[0]), "average_of": [str(folder) for folder in folders]})

@@ -105,7 +105,7 @@ def test_commands(coco, captioner, tmp_path, capsys):
     """evaluate writes results, a page and a report; the results score the same again; caption needs no references."""
     few = open_dataset("scenes", split="test", limit=4)
     captioner.save(tmp_path / "model")
-    settings = ["--limit", "4", "--metrics", "CIDEr", "--no-progress"]
+    settings = ["--dataset", "scenes", "--limit", "4", "--metrics", "CIDEr", "--no-progress"]
     main(["evaluate", "--checkpoint", str(tmp_path / "model"), *settings, "--out", str(tmp_path / "report.json"),
           "--results", str(tmp_path / "results.json"), "--html", str(tmp_path / "page")])
     first = json.loads(capsys.readouterr().out)

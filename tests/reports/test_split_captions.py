@@ -14,7 +14,8 @@ import torch
 from prunecap_lib import Captioner
 from prunecap_lib.cli import main
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.reports import caption_split, captions, dealt_to_others, split_accuracy
+from prunecap_lib.evaluation import java
+from prunecap_lib.reports import caption_split, captions, dealt_to_others, evaluate, split_accuracy
 
 
 def as_process(monkeypatch, index, count):
@@ -65,6 +66,17 @@ def test_nobody_is_dealt_their_own_caption():
 def test_every_batch_has_noise_of_its_own(captioner, dataset):
     kept = [tuple(caption.kept.tolist()) for caption in caption_split(captioner, dataset, batch_size=1).values()]
     assert len(set(kept)) == len(kept)
+
+
+def test_each_picture_is_encoded_once_and_each_caption_tokenized_once(monkeypatch, captioner, dataset):
+    encoded, started, encode, run = [], [], captioner.encode, subprocess.run
+    monkeypatch.setattr(captioner, "encode", lambda given, **more: encoded.append(len(given)) or encode(given, **more))
+    monkeypatch.setattr(java.subprocess, "run", lambda *given, **more: started.append(given) or run(*given, **more))
+    monkeypatch.setattr(java, "_tokenized", {})
+    report, found = evaluate(captioner, dataset, metrics=("CIDEr",), batch_size=4, seed=1)
+    assert sum(encoded) == len(dataset) and len(started) == 1
+    assert said(found) == said(caption_split(captioner, dataset, batch_size=4, seed=1))
+    assert report["token_accuracy"] == round(split_accuracy(captioner, dataset, batch_size=4, seed=1), 4)
 
 
 WORKER = """

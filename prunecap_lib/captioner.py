@@ -87,6 +87,11 @@ class Caption:
     """Cross-attention of each word, [T, H, W], mean over layers and heads; dropped cells are 0. With prefix
     tokens a map sums to less than 1: the rest went to them."""
 
+    @property
+    def mean_log_prob(self) -> float:
+        """Log-probability a word, ``<eos>`` included: how sure the model is, however long the caption."""
+        return self.log_prob / max(1, len(self.ids))
+
 
 class Projection(nn.Module):
     """From the encoder's channels to the decoder's width: LayerNorm, then one matrix."""
@@ -220,20 +225,25 @@ class Captioner(nn.Module):
         return images.to(self.projection.linear.weight)
 
     @torch.inference_mode()
-    def generate(self, images, *, method: str = "greedy", beam_size: int = 5, max_length: int = 20,
+    def generate(self, images, *, method: str = "greedy", n: int = 1, beam_size: int = 5, max_length: int = 20,
                  prune_ratio: float | None = None, scorer: str | None = None, return_attention: bool = False,
                  temperature: float = 1.0, generator: torch.Generator | None = None) -> list[Caption]:
-        """Write one caption for each picture.
+        """Write ``n`` captions for each picture, side by side: of none, none.
 
         Args:
             images: paths, PIL images and what else ``load_image`` takes, one or a list; a preprocessed tensor
                 [B, 3, S, S]; or VisualTokens. Of none, no captions come back.
             method: 'greedy', 'beam' or 'sample' (of this ``temperature``: see ``decoding.sample``).
+            n: the best of a beam search, or so many samples; of greedy search there is one.
             max_length: most words written, ``<eos>`` included.
             prune_ratio, scorer: None means the captioner's own.
             return_attention: also fill ``Caption.attention`` (one more pass over the finished captions).
             generator: noise, drawn on the CPU, for 'sample' and for the scorer 'random'.
         """
+        if n < 1 or n > 1 and method == "greedy":
+            raise InputError(f"n is {n}; greedy search writes one caption, and others write 1 or more")
+        if isinstance(images, list | tuple | Tensor) and not len(images):
+            return []
         if was_training := self.training:
             self.eval()
         try:
@@ -246,12 +256,15 @@ class Captioner(nn.Module):
                 case "greedy":
                     written = decoding.greedy(self.decoder, memory, max_length=max_length)
                 case "beam":
-                    written = decoding.beam(self.decoder, memory, beam_size=beam_size, max_length=max_length)
+                    written = decoding.beam(self.decoder, memory, beam_size=beam_size, n=n, max_length=max_length)
                 case "sample":
-                    numbers = torch.rand(len(memory), 1, max_length, generator=generator).to(memory.device)
+                    numbers = torch.rand(len(memory), n, max_length, generator=generator).to(memory.device)
                     written = decoding.sample(self.decoder, memory, numbers, temperature=temperature)
                 case _:
                     raise InputError(f"method {method!r} is unknown; use 'greedy', 'beam' or 'sample'")
+            if n > 1:
+                rows = torch.arange(len(memory), device=memory.device).repeat_interleave(n)
+                memory, kept = memory[rows], kept.pictures(rows)
             maps = self._attention(written.ids, memory, kept) if return_attention else [None] * len(memory)
         finally:
             if was_training:

@@ -132,7 +132,7 @@ def _write(todo: _Open, choose: Callable[[Tensor, int], Tensor]) -> Written:
 
 
 @torch.inference_mode()
-def beam(decoder: Decoder, memory: Tensor, *, beam_size: int = 5, max_length: int = 20,
+def beam(decoder: Decoder, memory: Tensor, *, beam_size: int = 5, n: int = 1, max_length: int = 20,
          length_penalty: float = 0.7) -> Written:
     """Keep the ``beam_size`` most probable beginnings at every step.
 
@@ -142,11 +142,16 @@ def beam(decoder: Decoder, memory: Tensor, *, beam_size: int = 5, max_length: in
 
     Args:
         memory: [B, S, D] projected visual tokens.
+        n: beams that are returned, the best first.
         max_length: most words written, ``<eos>`` included.
+
+    Returns: B * n rows, those of one picture side by side.
     """
     V = decoder.output.out_features
     if not 1 <= beam_size <= V - len(NEVER_WRITTEN):
         raise InputError(f"beam_size {beam_size} is outside 1..{V - len(NEVER_WRITTEN)}")
+    if not 1 <= n <= beam_size:
+        raise InputError(f"n is {n}; a search of beam_size {beam_size} ends with 1 to {beam_size} captions")
     todo = _Open(decoder, memory, beam_size, max_length)
     ids, log_prob = todo.ids[:, :1].clone(), todo.log_prob[:, :1].clone()  # all beams begin as one
     words = torch.full_like(ids[..., 0], BOS)
@@ -167,6 +172,6 @@ def beam(decoder: Decoder, memory: Tensor, *, beam_size: int = 5, max_length: in
     else:
         todo.put(ids, log_prob)
     length = (todo.ids != PAD).sum(dim=-1).clamp(min=1)
-    best = (todo.log_prob / length**length_penalty).argmax(dim=1, keepdim=True)
-    chosen = todo.ids.gather(1, best[..., None].expand(-1, -1, max_length))[:, 0, : t + 1]
-    return Written(chosen, todo.log_prob.gather(1, best)[:, 0])
+    best = (todo.log_prob / length**length_penalty).argsort(dim=1, descending=True, stable=True)[:, :n]
+    chosen = todo.ids.gather(1, best[..., None].expand(-1, -1, max_length))[..., : t + 1]
+    return Written(chosen.flatten(0, 1), todo.log_prob.gather(1, best).flatten())

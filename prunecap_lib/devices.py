@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from .errors import InputError
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of this name; of "auto", a GPU where there is one. Raises InputError for one that is not here."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    here = [*(["cuda", *gpus] if gpus else []), *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    if name == "auto":
+        return torch.device(here[0])
+    if name not in here:
+        raise InputError(f"device {name!r} is not here; here are {', '.join(here)}, and 'auto' takes the first")
+    return torch.device(name)
+
 
 def native_bf16(device: torch.device) -> bool:
     """Does the device compute in bfloat16 by instructions of its own? Where it only emulates it, float32 is faster.

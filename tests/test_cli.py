@@ -81,15 +81,18 @@ def test_a_broken_picture_does_not_stop_the_others(capsys, folder):
     (["dance"], "choose caption, train, average, evaluate, cost, data"),
     (["caption", "no.jpg", "--checkpoint", "MODEL"], "no.jpg not found"),
     (["caption", "A", "--checkpoint", "no-such"], "shipped are"),
-    (["caption", "A", "--checkpoint", "MODEL", "--prune-ratio", "1"], "prune ratio 1"),
+    (["caption", "A", "--checkpoint", "MODEL", "--prune-ratio", "1"], "--prune-ratio 1"),
     (["caption", "A", "--checkpoint", "MODEL", "--scorer", "luck"], "choose one of random"),
     (["caption", "A", "--checkpoint", "MODEL", "--schedule", "0.5"], "schedule '0.5' cannot be read"),
     (["caption", "A", "--checkpoint", "MODEL", "--schedule", "0.5@6"], "after block 6 of 6 nothing is left"),
     (["train", "--schedule", "0@3", "--out", "OUT"], "keep rate 0.0"),
     (["train", "--schedule", "auto", "--out", "OUT"], "cannot train"),
-    (["evaluate", "--checkpoint", "MODEL", "--split", "summer", "--limit", "4"], "summer"),
+    (["evaluate", "--checkpoint", "MODEL", "--dataset", "scenes", "--split", "summer"], "summer"),
+    (["evaluate", "--checkpoint", "MODEL", "--split", "test"], "give --dataset scenes, flickr8k"),
+    (["caption", "A", "--checkpoint", ""], "shipped are"), (["caption", "A", "--checkpoint", "A"], "shipped are"),
+    (["caption", "A", "--checkpoint", "MODEL", "--device", "cuda:99"], "is not here; here are"),
     (["evaluate", "--checkpoint", "MODEL", "--dataset", "flickr8k", "--root", "no-such-folder"], "no-such-folder"),
-    (["train", "--prune-ratio", "1.5", "--out", "OUT"], "prune ratio 1.5"),
+    (["train", "--prune-ratio", "1.5", "--out", "OUT"], "--prune-ratio 1.5"),
     (["data", "features"], "either --checkpoint or --encoder"),
     (["data", "features", "--encoder", "vit"], "no weights yet"),
     (["data", "features", "--checkpoint", "MODEL", "--prune-ratio", "0.5"], "Give --scorer, one of grid"),
@@ -100,8 +103,7 @@ def test_errors_are_one_line_that_names_the_thing(capsys, folder, tmp_path, argu
     status, _, err = run(capsys, *(places.get(argument, argument) for argument in arguments))
     assert status == 2 and says in err and "Traceback" not in err
     assert not (tmp_path / "out").exists()
-    if arguments[0] != "train":  # tyro frames what a dataclass refuses
-        assert err.splitlines()[-1].startswith("prunecap: error:")
+    assert err.splitlines()[-1].startswith("prunecap: error:")
 
 
 def test_train_evaluate_and_data(capsys, tmp_path):

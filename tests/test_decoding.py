@@ -90,6 +90,16 @@ def test_beam_equals_uncached(decoder, memory, R):
         assert written.log_prob[b].item() == pytest.approx(total, abs=1e-4)
 
 
+def test_the_best_beams_in_their_order(decoder, memory):
+    best, all_four = (beam(decoder, memory, beam_size=4, n=n, max_length=LENGTH) for n in (1, 4))
+    ids, log_prob = all_four.ids.unflatten(0, (12, 4)), all_four.log_prob.unflatten(0, (12, 4))
+    assert torch.equal(ids[:, 0, : best.ids.shape[1]], best.ids) and torch.equal(log_prob[:, 0], best.log_prob)
+    ranked = log_prob / (ids != PAD).sum(-1) ** 0.7
+    assert (ranked[:, :-1] >= ranked[:, 1:]).all() and all(len(set(map(tuple, four))) == 4 for four in ids.tolist())
+    with pytest.raises(InputError, match="ends with 1 to 4 captions"):
+        beam(decoder, memory, beam_size=4, n=5, max_length=LENGTH)
+
+
 def test_beam_of_one_equals_greedy(decoder, memory):
     one, plain = beam(decoder, memory, beam_size=1, max_length=LENGTH), greedy(decoder, memory, max_length=LENGTH)
     assert torch.equal(one.ids, plain.ids)

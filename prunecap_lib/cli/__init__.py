@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 
 HELP = """usage: prunecap COMMAND [OPTIONS]
 
@@ -25,26 +28,28 @@ examples:
   prunecap cost --preset seed --prune-ratio 0.3 --gpu-memory 24GB
   prunecap data scenes --out data/scenes --n 1000
 
-prunecap COMMAND --help lists a command's options.
+prunecap COMMAND --help lists a command's options. So that Tab completes them (bash, zsh or fish):
+  prunecap --completion bash > ~/.local/share/bash-completion/completions/prunecap
+
+exit status: 0 all done; 2 an error, said in one line, or a picture that could not be captioned; 130 stopped by Ctrl-C;
+141 nobody reads what is printed any more
 """
-COMMANDS = ("caption", "train", "average", "evaluate", "cost", "data")
+COMMANDS = {"caption": "CaptionCommand", "train": "TrainCommand", "average": "AverageCommand",
+            "evaluate": "EvaluateCommand", "cost": "CostCommand", "data": "DataCommand"}
+"""Module of a command, and what it is called with there."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point. A wrong input ends in one line on stderr and exit status 2."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return
-    if argv[0] == "--version":
-        from .. import __version__
-        print(f"prunecap {__version__}")
-        return
-    if argv[0] not in COMMANDS:
-        _stop(f"{argv[0]!r} is not a command; choose {', '.join(COMMANDS)}")
     from ..errors import PrunecapError, TrainingStopped, install_hint
+    argv = sys.argv[1:] if argv is None else argv
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few letters is no reason to stop
     try:
-        import_module(f".{argv[0]}", __name__).main(argv[1:])
+        _run(argv)
+        sys.stdout.flush()
     except PrunecapError as error:
         _stop(str(error))
     except ModuleNotFoundError as error:
@@ -58,6 +63,48 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nstopped; training and `prunecap data` go on with the same command", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `| head` has seen enough
+        _close_stdout()
+        sys.exit(128 + 13)
+    except OSError as error:  # the world's fault, not the program's: a full disk, no permission
+        _close_stdout()
+        _stop(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}; see to it, and run the "
+              "same command again")
+
+
+def _run(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="")
+    elif argv[0] == "--version":
+        from .. import __version__
+        print(f"prunecap {__version__}")
+    elif argv[0] == "--completion":
+        from .completion import script
+        print(script(argv[1:]))
+    elif argv[0] in COMMANDS:
+        import_module(f".{argv[0]}", __name__).main(argv[1:])
+    else:
+        from difflib import get_close_matches
+        near = get_close_matches(argv[0], COMMANDS, 1)
+        _stop(f"{argv[0]!r} is not a command; " + (f"did you mean {near[0]}? Else " if near else "")
+              + f"choose {', '.join(COMMANDS)}")
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C ends an import at once: half of one may go on, or tell of it in many lines. All else may tidy up."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _close_stdout() -> None:
+    """Or else Python, when it ends, would try again to print what was left."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass  # it has no file behind it
 
 
 def _stop(message: str) -> None:

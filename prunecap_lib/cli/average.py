@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import InputError
+from .options import call
 
 DESCRIPTION = """Average the weights of checkpoints of one run. It costs no training, and the mean of the last few
 epochs often captions a little better than each of them.
@@ -28,7 +29,10 @@ class AverageCommand:
 
 
 def main(argv: list[str]) -> None:
-    command = tyro.cli(AverageCommand, args=argv, prog="prunecap average", description=DESCRIPTION)
+    call(run, AverageCommand, argv, prog="prunecap average", description=DESCRIPTION)
+
+
+def run(command: AverageCommand) -> None:
     from ..training.average import average_checkpoints, signature
     folders = [folder for given in command.checkpoints for folder in checkpoints_in(given)]
     average_checkpoints(folders).save(command.out, signature=signature(folders))

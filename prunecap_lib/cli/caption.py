@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from ..errors import InputError, PrunecapError
+from ..errors import PrunecapError, printable
+from .options import Computing, call, prepare
 
-DESCRIPTION = """Caption pictures. Prints one line a picture: file, tab, caption.
+DESCRIPTION = """Caption pictures. Prints one line a caption: picture, tab, caption.
 
 examples:
   prunecap caption photo.jpg
   prunecap caption *.jpg --method greedy --json
+  prunecap caption photos --recursive --confidence
+  prunecap caption https://example.org/photo.jpg --n 3
+  prunecap caption - < photo.jpg
   prunecap caption photo.jpg --checkpoint photos-lite0 --prune-ratio 0.3 --figure out.png
   prunecap caption photo.jpg --checkpoint runs/vit/checkpoint --schedule 0.7@2,4/key_norm
   prunecap caption coco/test2014 --checkpoint runs/coco/checkpoint --results captions_test2014_prunecap_results.json
+
+exit status: 0 if every picture was captioned; 2 if one could not be (the others are all the same), or on any other
+error; 130 stopped by Ctrl-C; 141 nobody reads what is printed any more.
 """
 
 
 @dataclass(frozen=True)
-class CaptionCommand:
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Picture files, or folders of them."""
+class CaptionCommand(Computing):
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Picture files, folders of them, http(s) addresses, or - for one on standard input. HEIC needs the package
+    pillow-heif."""
     checkpoint: str = "photos-lite0"
     """A name under data/checkpoints, or a checkpoint's folder."""
+    recursive: bool = False
+    """Of a folder, also the pictures in its folders."""
     prune_ratio: float | None = None
     """Share of the visual tokens removed; default: what the model was trained with."""
     scorer: str | None = None
@@ -39,12 +51,19 @@ class CaptionCommand:
     faster, 'none' keeps all; default: what the model was trained with."""
     method: Literal["beam", "greedy"] = "beam"
     beam_size: int = 5
+    n: int = 1
+    """Captions a picture, the best first: the last beams of the search, so at most beam_size."""
     max_length: int = 20
     """Most words of a caption, its end included."""
+    confidence: bool = False
+    """After another tab, how sure the model is: the probability of a word, the geometric mean over the caption. Compare
+    it between captions of one model; it is no probability that the caption is right."""
     figure: Path | None = None
     """Draw picture, kept tokens, caption, mean attention and one map a word. Several pictures: a folder."""
     json: bool = False
-    """Print one JSON object a picture instead: text, words, ids, log_prob, kept, grid."""
+    """Print one JSON object a caption instead: image, checkpoint, settings, rank (1 is the best), text, words, ids,
+    log_prob (natural, of all words, the end included), mean_log_prob (a word), kept (cells of the grid, by row), grid
+    (rows, columns)."""
     results: Path | None = None
     """Also write the captions in COCO's results format, as for pictures without references: the COCO server's
     test2014. A picture's id is the number that its file's name ends in. The server wants the results' name to be
@@ -53,58 +72,70 @@ class CaptionCommand:
 
 
 def main(argv: list[str]) -> None:
-    command = tyro.cli(CaptionCommand, args=argv, prog="prunecap caption", description=DESCRIPTION)
-    import torch
+    call(run, CaptionCommand, argv, prog="prunecap caption", description=DESCRIPTION)
 
+
+def run(command: CaptionCommand) -> None:
     from ..captioner import Captioner
-    from ..preprocessing import load_image
     from ..reports import ids_of_files, write_results
-    from .options import set_schedule
-    paths = picture_files(command.images)
-    ids = ids_of_files(paths) if command.results else {}
-    captioner = Captioner.load(command.checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
-    set_schedule(captioner.encoder, command.schedule)
-    failed, texts = 0, {}
-    for start in range(0, len(paths), command.batch_size):
-        chunk, pictures = [], []
-        for path in paths[start : start + command.batch_size]:
-            try:
-                pictures.append(load_image(path))
-                chunk.append(path)
-            except PrunecapError as error:  # the others are captioned all the same
-                failed += 1
-                print(f"prunecap: error: {error}", file=sys.stderr)
-        if not pictures:
-            continue
-        captions = captioner.generate(pictures, method=command.method, beam_size=command.beam_size,
-                                      max_length=command.max_length, prune_ratio=command.prune_ratio,
-                                      scorer=command.scorer, return_attention=command.figure is not None)
-        for path, picture, caption in zip(chunk, pictures, captions, strict=True):
-            print(as_json(path, caption) if command.json else f"{path}\t{caption.text}")
-            texts[path] = caption.text
-            if command.figure:
-                save_figure(figure_path(command.figure, path, len(paths)), picture, caption, captioner)
+    from .sources import find_sources
+    sources, device = find_sources(command.images, recursive=command.recursive), command.find_device()
+    ids = ids_of_files([source.path for source in sources]) if command.results else {}
+    captioner = Captioner.load(command.checkpoint, device=device)
+    prepare(captioner, command)
+    captioned, texts = 0, {}
+    for source, picture, captions in each_captioned(command, captioner, sources):
+        captioned += 1
+        for rank, caption in enumerate(captions, start=1):
+            print(as_json(command, captioner, source, rank, caption) if command.json else
+                  as_line(source, caption, command.confidence), flush=True)
+        texts[source.path] = captions[0].text
+        if command.figure:
+            save_figure(figure_path(command.figure, source.path, len(sources)), picture, captions[0], captioner)
     if command.results:
         write_results(command.results, {ids[path]: text for path, text in texts.items()})
         print(f"results: {command.results}", file=sys.stderr)
-    if failed:
+    if captioned < len(sources):
         sys.exit(2)
 
 
-def picture_files(given: tuple[Path, ...]) -> list[Path]:
-    """Files as given; of a folder, its pictures by name. Raises InputError where nothing is left."""
-    endings = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-    files = [file for path in given for file in
-             (sorted(f for f in path.iterdir() if f.suffix.lower() in endings) if path.is_dir() else [path])]
-    if not files:
-        raise InputError("no picture given: name files, or a folder that holds .jpg or .png files")
-    return files
+def each_captioned(command: CaptionCommand, captioner, sources: list) -> Iterator[tuple]:
+    """Yield (source, picture, captions, the best first). One that cannot be read is told of, and left out."""
+    from tqdm import tqdm
+    # Captions that appear on a terminal say themselves how far it is.
+    with tqdm(total=len(sources), desc="captions", unit="picture", leave=False,
+              disable=True if sys.stdout.isatty() else None) as bar:
+        for start in range(0, len(sources), command.batch_size):
+            loaded = []
+            for source in sources[start : start + command.batch_size]:
+                try:
+                    loaded.append((source, source.load()))
+                except PrunecapError as error:  # the others are captioned all the same
+                    with bar.external_write_mode(sys.stderr):
+                        print(f"prunecap: error: {printable(error)}", file=sys.stderr)
+            with command.autocast(captioner.device):
+                captions = captioner.generate(
+                    [picture for _, picture in loaded], method=command.method, n=command.n,
+                    beam_size=command.beam_size, max_length=command.max_length, prune_ratio=command.prune_ratio,
+                    scorer=command.scorer, return_attention=command.figure is not None)
+            for i, (source, picture) in enumerate(loaded):
+                yield source, picture, captions[i * command.n : (i + 1) * command.n]
+            bar.update(min(command.batch_size, len(sources) - start))
 
 
-def as_json(path: Path, caption) -> str:
-    return json.dumps({"image": str(path), "text": caption.text, "words": caption.words, "ids": caption.ids,
-                       "log_prob": round(caption.log_prob, 4), "kept": caption.kept.tolist(),
-                       "grid": list(caption.grid)})
+def as_line(source, caption, confidence: bool) -> str:
+    sure = f"\t{math.exp(caption.mean_log_prob):.2f}" if confidence else ""
+    return f"{printable(source.name)}\t{printable(caption.text)}{sure}"
+
+
+def as_json(command: CaptionCommand, captioner, source, rank: int, caption) -> str:
+    config = captioner.config
+    return json.dumps({
+        "image": source.name, "checkpoint": command.checkpoint, "method": command.method,
+        "prune_ratio": config.prune_ratio if command.prune_ratio is None else command.prune_ratio,
+        "scorer": command.scorer or config.scorer, "rank": rank, "text": caption.text, "words": caption.words,
+        "ids": caption.ids, "log_prob": round(caption.log_prob, 4), "mean_log_prob": round(caption.mean_log_prob, 4),
+        "kept": caption.kept.tolist(), "grid": list(caption.grid)})
 
 
 def figure_path(figure: Path, picture: Path, count: int) -> Path:

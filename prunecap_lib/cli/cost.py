@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from ..errors import InputError
+from .options import call, set_schedule
 
 DESCRIPTION = """Count the operations of every stage from picture to caption, with all tokens and pruned.
 
@@ -89,13 +88,15 @@ class CostCommand:
 
 
 def main(argv: list[str]) -> None:
-    command = tyro.cli(CostCommand, args=argv, prog="prunecap cost", description=DESCRIPTION)
+    call(run, CostCommand, argv, prog="prunecap cost", description=DESCRIPTION)
+
+
+def run(command: CostCommand) -> None:
     check_options(command)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
     from ..costs import break_even, latency, ledger
     from ..costs.memory import precision_on
     from ..reports import provenance
-    from .options import set_schedule
     name, captioner, config = model_of(command)
     set_schedule(captioner.encoder, command.schedule)
     captioner.encoder.pays = None  # "auto" would choose; here both ways are counted

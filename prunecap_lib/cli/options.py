@@ -1,36 +1,158 @@
-"""How does a command read its options? With tyro, which learns here that a schedule is written in one word."""
+"""How does a command read its options, say what is wrong with them, and choose its device? All commands in one way."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import types
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import tyro
+from tyro import _errors as rejected
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..encoders import Encoder
-from ..errors import InputError
-from ..pruning import Schedule
+from ..errors import CheckpointError, InputError, MissingFileError, PrunecapError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..captioner import Captioner
+    from ..encoders import Encoder
+    from ..pruning import Schedule
 
 REGISTRY = ConstructorRegistry()
 WORDS = {"none": None, "auto": "auto"}
+KINDS = {"int": "a whole number", "float": "a number"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """Options of every command that runs a model."""
+
+    device: str = "auto"
+    """'cpu', 'cuda', 'cuda:1', 'mps'; 'auto' takes a GPU where there is one."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the model computes in. 'auto' is fp32 for captions, so that they are the same on every machine, and for
+    features to be stored bf16 where the device has it."""
+
+    def find_device(self) -> torch.device:
+        from ..devices import find_device
+        return find_device(self.device)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """Inside, the model computes in ``dtype``."""
+        import torch
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bf16")
 
 
 @REGISTRY.primitive_rule
-def read_schedule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """``--schedule 0.7@3,6,9`` is a ``Schedule``, ``--schedule none`` is None."""
-    if kind.type != Schedule | None:
+def read_optional(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """``--limit`` of type ``int | None`` is an INT. (The word None is taken, too: it undoes what a preset gives.)"""
+    inner = [option for option in get_args(kind.type) if option is not type(None)]
+    if get_origin(kind.type) not in (Union, types.UnionType) or len(inner) != 1 or kind.type == inner[0]:
         return None
-    return PrimitiveConstructorSpec(
-        nargs=1, metavar="RATES@BLOCKS|none",
-        instance_from_str=lambda args: WORDS[args[0]] if args[0] in WORDS else Schedule.parse(args[0]),
-        is_instance=lambda value: value in (None, "auto") or isinstance(value, Schedule),
-        str_from_instance=lambda schedule: ["none" if schedule is None else str(schedule)])
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(inner[0], kind.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec) or spec.nargs != 1:
+        return None
+    return replace(
+        spec, choices=None if spec.choices is None else (*spec.choices, "None"),
+        instance_from_str=lambda args: None if args == ["None"] else spec.instance_from_str(args),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value))
 
 
-def parse(command: type, argv: list[str], *, prog: str, description: str, default: Any = None) -> Any:
-    """The command's dataclass, filled in from its options; ``default``: an instance to fill in what is not given."""
+def call(action: Callable[[Any], None], kind: Any, argv: list[str], *, prog: str, description: str,
+         default: Any = None) -> None:
+    """Do ``action`` with the command that the options fill in; what goes wrong names options as they are typed.
+
+    Args: kind: the command's dataclass, or a union of subcommands. default: an instance for what is not given.
+    """
     given = {} if default is None else {"default": default}
-    return tyro.cli(command, args=argv, prog=prog, description=description, registry=REGISTRY, **given)
+    with rejected.on_parse_error(lambda event: refuse(event, kind, argv)):
+        command = tyro.cli(kind, args=argv, prog=prog, description=description, registry=REGISTRY, **given)
+    try:
+        action(command)
+    except PrunecapError as error:
+        if not isinstance(error, CheckpointError | MissingFileError):  # which speak of files' fields
+            error.args = (as_typed(str(error), command),)
+        raise
+
+
+def refuse(event: rejected.ParseErrorEvent, kind: Any, argv: Sequence[str]) -> None:
+    """One sentence about options that cannot be read, in the place of tyro's box. Raises InputError."""
+    where = f"; {event.prog} --help lists what there is"
+    match event:
+        case rejected.UnrecognizedArgs(tokens=[first, *_]):
+            first, known = first.partition("=")[0], options_of(kind, argv)
+            near = [word for bare in get_close_matches(first.lstrip("-"), [word.lstrip("-") for word in known], 1)
+                    for word in known if word.lstrip("-") == bare]
+            raise InputError(f"{first} is no {'option' if first.startswith('-') else 'argument'} of {event.prog}"
+                             + (f"; did you mean {near[0]}?" if near else where))
+        case rejected.MissingArgs(missing_arguments=[first, *_]):
+            raise InputError(f"{spelled(first.arg)} is missing{where}")
+        case rejected.MissingSubcommand(subcommand_spec=spec):
+            raise InputError(f"what of {event.prog}? Choose {', '.join(spec.parser_from_name)}")
+        case rejected.BadValue(argument=argument):
+            raise InputError(f"{spelled(argument)} needs a value{where}")
+        case rejected.InvalidChoice(argument=argument, value=value, choices=choices):
+            near = get_close_matches(value, choices, 1)
+            raise InputError(f"{spelled(argument)} cannot be {value!r}; choose "
+                             + ", ".join(choice for choice in choices if choice != "None")
+                             + (f" (did you mean {near[0]}?)" if near else ""))
+        case rejected.InstantiationFailure(argument=None, message=message):  # what the dataclass refuses
+            raise InputError(as_typed(message, kind))
+        case rejected.InstantiationFailure(argument=argument, message=message):
+            number = re.search(r"invalid literal for (int)|could not convert string to (float)", message)
+            raise InputError(message if number is None else f"{spelled(argument)} must be "
+                             f"{KINDS[number[1] or number[2]]}, not {message.rpartition(': ')[2]}")
+
+
+def spelled(argument: Any) -> str:
+    """An argument as it is typed: --batch-size, or the name of a positional one."""
+    return argument.lowered.metavar if argument.is_positional() else argument.lowered.name_or_flags[-1]
+
+
+def options_of(kind: Any, argv: Sequence[str]) -> list[str]:
+    """What can be typed: a dataclass's options; of subcommands their names, or the options of the one in ``argv``."""
+    if is_dataclass(kind):
+        return [option(field.name) for field in fields(kind)]
+    commands = {subcommand.name: inner for inner, subcommand in
+                (get_args(each) for each in get_args(kind))}
+    inner = next((commands[word] for word in argv if word in commands), None)
+    return list(commands) if inner is None else options_of(inner, argv)
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def as_typed(message: str, command: Any) -> str:
+    """A message of the library with the names of settings as options: "batch_size is 0" -> "--batch-size is 0".
+
+    What is quoted or part of a path is left as it is, and so are single words but for a message's first.
+    """
+    if not is_dataclass(command):
+        return message
+    for name in (field.name for field in fields(command)):
+        if "_" in name:
+            spellings = "|".join({name, name.replace("_", " ")})
+            message = re.sub(rf"(?<![\w/.'\"-])(?:{spellings})(?![\w/'\"-]|\.\w)", option(name), message)
+        else:
+            message = re.sub(rf"^{name}(?= is | must | needs | '| -?\d)", option(name), message)
+    return message
+
+
+def prepare(captioner: Captioner, command: Any) -> None:
+    """What --schedule, --prune-ratio and --scorer ask of a finished model; what cannot be is refused before work."""
+    from ..pruning import check_scorer, keep_count
+    set_schedule(captioner.encoder, command.schedule)
+    if command.prune_ratio is not None:
+        keep_count(1, command.prune_ratio)
+    if command.scorer is not None:
+        check_scorer(command.scorer)
 
 
 def set_schedule(encoder: Encoder, written: str | None) -> None:
@@ -48,6 +170,7 @@ def set_schedule(encoder: Encoder, written: str | None) -> None:
 
 
 def find_schedule(encoder: Encoder, written: str) -> Schedule:
+    from ..pruning import Schedule
     share, percent, places = written.partition("%@")
     if not percent:
         return Schedule.parse(written)

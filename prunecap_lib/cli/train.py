@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..costs.room import out_of_memory
 from ..errors import TrainingError
+from ..pruning import Schedule
 from ..reports import processes
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
 from ..training.progress import scores
-from .options import parse
+from .options import REGISTRY, WORDS, call
 
 DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/, metrics.jsonl, curves.png and samples/; the same
 command goes on with a run that was stopped, or that SIGTERM or Ctrl-C stops: it finishes its step and saves first.
@@ -33,6 +35,18 @@ examples:
 """
 
 
+@REGISTRY.primitive_rule
+def read_schedule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """``--schedule 0.7@3,6,9`` is a ``Schedule``, ``--schedule none`` is None."""
+    if kind.type != Schedule | None:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1, metavar="RATES@BLOCKS|none",
+        instance_from_str=lambda args: WORDS[args[0]] if args[0] in WORDS else Schedule.parse(args[0]),
+        is_instance=lambda value: value in (None, "auto") or isinstance(value, Schedule),
+        str_from_instance=lambda schedule: ["none" if schedule is None else str(schedule)])
+
+
 @dataclass(frozen=True)
 class TrainCommand(TrainConfig):
     preset: Literal["seed", "recommended"] | None = None
@@ -45,8 +59,11 @@ class TrainCommand(TrainConfig):
 
 
 def main(argv: list[str]) -> None:
-    command = parse(TrainCommand, argv, prog="prunecap train", description=DESCRIPTION + families(),
-                    default=with_preset(argv))
+    call(run, TrainCommand, argv, prog="prunecap train", description=DESCRIPTION + families(),
+         default=with_preset(argv))
+
+
+def run(command: TrainCommand) -> None:
     config = TrainConfig(**{field.name: getattr(command, field.name) for field in fields(TrainConfig)})
     import matplotlib
     matplotlib.use("Agg")  # no window

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from ..options import call
 from .coco import CocoCommand
 from .features import FeaturesCommand
 from .info import InfoCommand
@@ -25,11 +26,12 @@ examples:
 """
 
 
+DataCommand = (Annotated[ScenesCommand, tyro.conf.subcommand("scenes")]
+               | Annotated[CocoCommand, tyro.conf.subcommand("coco")]
+               | Annotated[ShardsCommand, tyro.conf.subcommand("shards")]
+               | Annotated[FeaturesCommand, tyro.conf.subcommand("features")]
+               | Annotated[InfoCommand, tyro.conf.subcommand("info")])
+
+
 def main(argv: list[str]) -> None:
-    command = tyro.cli(Annotated[ScenesCommand, tyro.conf.subcommand("scenes")]
-                       | Annotated[CocoCommand, tyro.conf.subcommand("coco")]
-                       | Annotated[ShardsCommand, tyro.conf.subcommand("shards")]
-                       | Annotated[FeaturesCommand, tyro.conf.subcommand("features")]
-                       | Annotated[InfoCommand, tyro.conf.subcommand("info")],
-                       args=argv, prog="prunecap data", description=DESCRIPTION)
-    command.run()
+    call(lambda command: command.run(), DataCommand, argv, prog="prunecap data", description=DESCRIPTION)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import InputError
+from ..options import Computing, set_schedule
 
 
 @dataclass(frozen=True)
-class FeaturesCommand:
+class FeaturesCommand(Computing):
     """Encode every picture of a split once, for training with --freeze-encoder --cache-features. Says first how much
-    disk and time that takes. Uses a GPU if there is one. A run that was stopped goes on with the same command."""
+    disk and time that takes. A run that was stopped goes on with the same command."""
 
     dataset: Literal["scenes", "flickr8k", "coco", "shards"] = "scenes"
     split: str = "train"
@@ -46,13 +47,12 @@ class FeaturesCommand:
     progress: bool = True
 
     def run(self) -> None:
-        import torch
-
         from ...datasets import open_dataset
         from ...datasets.feature_forecast import forecast_features
         from ...datasets.features import FeatureCache
-        options = dict(pruned=self.pruned(), batch_size=self.batch_size, workers=self.workers)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        options = dict(pruned=self.pruned(), batch_size=self.batch_size, workers=self.workers,
+                       bf16=None if self.dtype == "auto" else self.dtype == "bf16")
+        device = self.find_device()
         encoder = self.frozen_encoder().requires_grad_(False).eval().to(device)
         dataset = open_dataset(self.dataset, split=self.split, root=self.root, limit=self.limit,
                                size=encoder.image_size)
@@ -83,7 +83,6 @@ class FeaturesCommand:
         from ...captioner import Captioner
         from ...training import TrainConfig
         from ...training.start import new_encoder
-        from ..options import set_schedule
         if (self.checkpoint is None) == (self.encoder is None):
             raise InputError("whose features? Give either --checkpoint or --encoder with --encoder-weights")
         if self.checkpoint is not None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from importlib import import_module
-from types import FrameType
+
+try:
+    import signal
+    import threading
+    from importlib import import_module
+    from types import FrameType
+except KeyboardInterrupt:  # before ``main`` can see to it
+    os._exit(130)
 
 HELP = """usage: prunecap COMMAND [OPTIONS]
 
@@ -41,10 +46,11 @@ COMMANDS = {"caption": "CaptionCommand", "train": "TrainCommand", "average": "Av
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point. A wrong input ends in one line on stderr and exit status 2."""
+    if threading.current_thread() is threading.main_thread() and (
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+        signal.signal(signal.SIGINT, _interrupted)
     from ..errors import PrunecapError, TrainingStopped, install_hint
     argv = sys.argv[1:] if argv is None else argv
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupted)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few letters is no reason to stop
     try:

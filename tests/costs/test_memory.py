@@ -100,7 +100,9 @@ def test_the_grid_score_is_none_the_wiser():
 def test_one_step_tells_of_every_batch_size(changes, fused):
     config = replace(TINY, **changes)
     wide, direct = (_step(config, 60, batch, "cuda", 1, fake=True, fused=fused) for batch in (WIDE, 7))
-    assert wide.of(7) == direct and direct.memory == training_memory(config, batch_size=7, fused=fused)
+    found = wide.of(7)  # in what order tensors go that go together is not told
+    assert (sorted(found.changes), found.operations) == (sorted(direct.changes), direct.operations)
+    assert found.memory == direct.memory == training_memory(config, batch_size=7, fused=fused)
     assert wide.of(8).memory > direct.memory and max(done.flops for done in direct.operations) < WIDE
 
 

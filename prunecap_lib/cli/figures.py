@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 
 def save(draw: Callable, path: Path, *, title: str, description: str) -> None:
@@ -21,4 +21,4 @@ def save(draw: Callable, path: Path, *, title: str, description: str) -> None:
         raise InputError(f"figure {path} cannot be written ({error}); choose another place, and an ending like "
                          ".png, .svg or .pdf") from error
     matplotlib.pyplot.close(fig)
-    print(f"figure: {path}", file=sys.stderr)
+    print(f"figure: {printable(path)}", file=sys.stderr)

@@ -63,7 +63,7 @@ def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metric
     its own score. ``CIDEr_constant``: one caption for all, of the split's own references the one most like all others.
     It has seen the answers: no captioner that does not look will do much better.
 
-    What is not defined on this split is left out, and ``undefined`` says why, by name: CIDEr of a single picture.
+    What is not defined on this split is None or left out, and ``undefined`` says why, by name: CIDEr of one picture.
     """
     if progress and sys.stderr.isatty():
         print(f"scoring {len(texts):,} captions: {', '.join(metrics)}, and controls", file=sys.stderr)
@@ -71,10 +71,12 @@ def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metric
     try:
         cider = cider_scores(references, texts, seed)
     except UndefinedError as error:
-        undefined["CIDEr"], cider = str(error), {}
-        metrics = [name for name in metrics if name != "CIDEr"]
-    found = {"scores": rounded(score_captions(references, texts, metrics=metrics)), **cider,
-             "diversity": rounded(diversity(texts))}
+        undefined["CIDEr"] = str(error)
+        cider = dict.fromkeys(("CIDEr_interval", "CIDEr_shuffled", "CIDEr_constant", "constant_caption"))
+    defined = [name for name in metrics if name not in undefined]
+    found = {"scores": rounded(score_captions(references, texts, metrics=defined))
+             | {name: None for name in metrics if name in undefined},
+             **cider, "diversity": rounded(diversity(texts))}
     undefined |= {name: f"no caption has {n} words" for n, name in enumerate(("distinct_1", "distinct_2"), 1)
                   if name not in found["diversity"]}
     if hasattr(dataset, "scenes"):

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import InputError
+from ...errors import InputError, printable
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class InfoCommand:
         print(f"{dataset.name} {dataset.split}: {len(dataset)} pictures, {len(captions)} captions, "
               f"{len(words)} different words, {sum(words.values()) / len(captions):.1f} words a caption")
         for i in range(min(3, len(dataset))):
-            print(f"  {dataset.image_ids[i]}: {dataset.captions[i][0]}")
+            print(printable(f"  {dataset.image_ids[i]}: {dataset.captions[i][0]}"))
         if measured:
             self.show_ceiling(open_dataset(self.dataset, split="train", root=self.root), dataset)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Container
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
 from msgspec import Meta
@@ -138,8 +138,8 @@ def pictures_by_id(entries: Collection[tuple[ImageId, str]], folder: Path, sourc
     check_ids(entries, f"caption file {source}")
     names: dict[str, ImageId] = {}
     for id, name in entries:
-        path = PurePath(name)
-        if "\0" in name or not path.name or path.is_absolute() or ".." in path.parts:
+        parts = name.replace("\\", "/").split("/")
+        if "\0" in name or parts[-1] in ("", ".") or ".." in parts or os.path.isabs(name):
             raise InputError(f"caption file {source}: the file_name of image {id} is {name!r}, which names no file in "
                              f"{folder}; give its name from that folder on")
         names.setdefault(name, id)

@@ -71,7 +71,7 @@ ASIDE: dict[str, list[str]] = {}
 
 def put_aside(app, what: str, name: str, obj, options, lines: list[str]) -> None:
     """Napoleon takes what stands before a colon in an attribute's docstring for its type; here it is prose."""
-    if what in ("attribute", "property"):
+    if what in ("attribute", "property", "data"):
         ASIDE[name] = list(lines)
 
 

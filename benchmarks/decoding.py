@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
 from prunecap_lib.decoding import NEVER_WRITTEN, beam, greedy
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import provenance, report_path, write_json
 from prunecap_lib.text import BOS, EOS, PAD, SPECIALS
 from prunecap_lib.tokens import VisualTokens
 
@@ -275,7 +275,7 @@ def time_interleaved(turns: dict[str, Callable], repeats: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", help="write rows, settings and provenance here")
+    parser.add_argument("--json", type=report_path, help="write rows, settings and provenance here")
     parser.add_argument("--repeats", type=int, default=11, help="timings a row, at least 7 (default 11)")
     parser.add_argument("--words", type=int, default=20, help="words in every caption (default 20)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])

@@ -27,7 +27,7 @@ from prunecap_lib.costs.memory import autocast, precision_on
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.features import FeatureCache
 from prunecap_lib.errors import MissingFileError
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import provenance, report_path, write_json
 from prunecap_lib.training.batches import Batches
 from prunecap_lib.training.loop import parameter_groups
 from prunecap_lib.training.objective import objective
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--photos", help="its folder; default: PRUNECAP_PHOTOS")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=report_path)
     options = parser.parse_args()
     rows = []
     for name in options.runs:

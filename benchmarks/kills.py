@@ -27,7 +27,7 @@ import torch
 
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.errors import CheckpointError
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import provenance, report_path, write_json
 
 CONFIG = TrainConfig(limit=32, batch_size=4, epochs=8, image_size=32, d_model=16, layers=1, heads=2, ffn=32,
                      val_limit=4, captions_per_image=2, dropout=0.2, scorer="random", augment=True, precision="fp32",
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of eight steps, each of which is saved")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--disk-full", action="store_true")
-    parser.add_argument("--json", type=Path, help="write what was found here")
+    parser.add_argument("--json", type=report_path, help="write what was found here")
     options = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order: weights can then be compared to the last bit
     chance = random.Random(options.seed)

@@ -33,7 +33,7 @@ from prunecap_lib.datasets.readable import Readable
 from prunecap_lib.datasets.shard_build import build_shards
 from prunecap_lib.datasets.shard_index import ShardSettings
 from prunecap_lib.preprocessing import Preprocessing
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import provenance, report_path, write_json
 from prunecap_lib.training.batches import Batches
 from prunecap_lib.training.objective import next_words
 from prunecap_lib.training.start import new_captioner
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=100, help="at least, of training, for the wait for data")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=report_path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     files = photographs(options.root)

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -24,7 +23,7 @@ from prunecap_lib import TrainConfig
 from prunecap_lib.costs import training_memory
 from prunecap_lib.costs.memory import measured_memory
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import write_rows
+from prunecap_lib.reports import report_path, write_rows
 
 WITHIN = 0.05
 PRESET = TrainConfig.seed_preset(encoder="vit_small_patch16_224", batch_size=8, precision="fp32")
@@ -61,7 +60,7 @@ def fresh(name: str, kind: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=report_path)
     parser.add_argument("--add", action="store_true", help="keep the other rows of that file")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--one", choices=ROWS, help="one figure of one row, in this process")

@@ -19,7 +19,7 @@ from PIL import Image
 from skimage import data
 
 from prunecap_lib import Captioner
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import provenance, report_path, write_json
 
 LIMIT_MS = 250
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="photos-lite0")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=report_path)
     options = parser.parse_args()
     captioner, rows = Captioner.load(options.checkpoint), []
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,6 @@ import statistics
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -39,7 +38,7 @@ from prunecap_lib.costs.outline import NoNumbers, placeholder_vocabulary
 from prunecap_lib.costs.predict import roofline
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import write_rows
+from prunecap_lib.reports import report_path, write_rows
 from prunecap_lib.training.loop import parameter_groups
 from prunecap_lib.training.objective import objective
 
@@ -157,7 +156,7 @@ def measured() -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=report_path)
     parser.add_argument("--add", action="store_true", help="keep the other rows of that file")
     parser.add_argument("--kinds", nargs="+", choices=("published", "measured"), default=["published", "measured"])
     options = parser.parse_args()

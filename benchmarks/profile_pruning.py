@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunecap_lib import build_encoder
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import write_rows
+from prunecap_lib.reports import report_path, write_rows
 
 KINDS = {
     "matrix products": ("aten::addmm", "aten::mm", "aten::mkldnn_linear"),
@@ -104,7 +104,7 @@ def product_rows(name: str, dtype: str, repeats: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=report_path)
     parser.add_argument("--add", action="store_true", help="keep the other rows of that file")
     parser.add_argument("--encoders", nargs="+", choices=(*VITS, *MAPS), default=[*VITS, *MAPS])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))

@@ -27,7 +27,6 @@ import argparse
 import copy
 import time
 from itertools import product
-from pathlib import Path
 from statistics import median, quantiles
 from typing import ClassVar
 
@@ -37,7 +36,7 @@ from torch import Tensor, nn
 from prunecap_lib import VisualTokens, build_encoder
 from prunecap_lib.costs import count_flops
 from prunecap_lib.pruning import Schedule, merge_similar, proportional_bias
-from prunecap_lib.reports import write_rows
+from prunecap_lib.reports import report_path, write_rows
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VITS = ("vit_small_patch16_224", "vit_base_patch16_224")
@@ -235,7 +234,7 @@ def compared(rows: list[dict]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write rows, settings and provenance here")
+    parser.add_argument("--json", type=report_path, help="write rows, settings and provenance here")
     parser.add_argument("--add", action="store_true", help="keep the other rows of that file")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--encoders", nargs="+", choices=(*VITS, *MAPS), default=[*VITS, *MAPS])

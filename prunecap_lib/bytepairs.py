@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
+from .files import Kind, write_text
 from .reading import read_text
 from .text import BOS, EOS, PAD, SPECIALS, WORD, Tokenizer, Vocabulary, normalize, tokenize
 
@@ -121,7 +122,8 @@ class BytePairs:
         return self._pieces.to_str()
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        """Write a file, over nothing but byte pairs. Raises InputError, CheckpointError."""
+        write_text(path, self.to_json(), Kind("file of byte pairs", BytePairs.load))
 
     @classmethod
     def load(cls, path: str | Path) -> BytePairs:

@@ -32,7 +32,7 @@ from .pruning import (
     prune_tokens,
     relevance_score,
 )
-from .reading import Count, Share
+from .ranges import Count, Share
 from .text import BOS, EOS, PAD, Tokenizer
 from .tokens import VisualTokens
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,13 +24,16 @@ from .bytepairs import read_tokenizer
 from .encoders import build_encoder
 from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
-from .files import recover_folder, replace_folder
+from .files import Kind, recover_folder, replace_folder
 from .preprocessing import Preprocessing
 from .reading import open_file, read_json
 from .text import StoredWord, Tokenizer
 
 FORMAT = 1
 _AGAIN = "copy the folder again as a whole"
+CHECKPOINT = Kind("checkpoint of prunecap", names=r"(model|state)\.safetensors|(config|state)\.json|metrics\.jsonl",
+                  ours=lambda folder: {"format", "config", "preprocessing", "vocabulary"} <= json.loads(
+                      (folder / "config.json").read_text(encoding="utf-8")).keys())
 
 
 def _came_along() -> Path:
@@ -62,7 +65,8 @@ def shipped() -> list[str]:
 def find(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint, by name or path. Raises CheckpointError naming the choices."""
     for folder in (Path(name_or_path), *(folder / name_or_path for folder in _folders())):
-        recover_folder(folder)
+        with suppress(OSError, ValueError):  # where one may only read, it is as it is
+            recover_folder(folder, CHECKPOINT)
         if os.path.isfile(folder / "config.json"):
             return folder
     raise CheckpointError(f"checkpoint {str(name_or_path)!r}: no folder with a config.json there; "
@@ -137,8 +141,8 @@ def write(folder: Path, captioner, *, half: bool = False, signature: str = "",
 
 
 def save(folder, captioner, *, half: bool = False, signature: str = "") -> None:
-    """Write a captioner's folder as a whole; an old one is replaced only by a complete new one."""
-    with replace_folder(folder) as new:
+    """Write a captioner's folder as a whole; an old one is replaced only by a complete new one, and nothing else is."""
+    with replace_folder(folder, CHECKPOINT) as new:
         write(new, captioner, half=half, signature=signature)
 
 

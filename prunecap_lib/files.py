@@ -1,83 +1,200 @@
-"""How is a folder written so that a crash never leaves half of it behind, and two processes do not mix?
+"""How is something written so that nothing of the user's is lost, no half of it is left, and processes do not mix?
 
-Everything goes into a hidden sibling first; only when it is complete do two renames put it in place.
+What lies in the way is replaced only where it is our own, known by what it holds; a command asks that, and whether the
+place can be written at all, before it works (``check_output_file``, ``check_output_folder``). New things grow in a
+hidden sibling; only when they are complete do renames put them in place.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import shutil
+import re
+import secrets
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError, printable
+
+_LEAST = 1 << 20  # bytes that must be free where anything is to be written
+_HIDDEN = ".{}.prunecap.lock"  # the longest name of a hidden sibling
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
+@dataclass(frozen=True)
+class Kind:
+    """Something that the library writes, and how it is known again.
+
+    Attributes:
+        what: its name in messages.
+        ours: is the file, or the folder that is not empty, such a thing? Whatever it raises means no.
+        names: pattern of the names of a folder's own files. Whatever else lies there is the user's, and stays.
+    """
+
+    what: str
+    ours: Callable[[Path], bool]
+    names: str = ""
+
+    def owns(self, path: Path) -> bool:
+        try:
+            return bool(self.ours(path))
+        except Exception:  # unreadable, of another format, or made to be hard to read
+            return False
+
+    def named(self, path: Path) -> bool:
+        return re.fullmatch(self.names, path.name) is not None
+
+
+def check_output_file(path: str | Path, kind: Kind) -> Path:
+    """The path, links followed, where a file may be written without loss.
+
+    Raises InputError where it cannot be written, where its disk is full, and where something else than ``kind`` lies.
+    """
+    path = _place(path)
+    if os.path.lexists(path):
+        if not path.is_file():
+            raise InputError(f"{_told(path)} is no regular file, and a {kind.what} is to be written; name "
+                             "another place")
+        if not kind.owns(path):
+            raise InputError(f"file {_told(path)} exists and is no {kind.what}, so it is left as it is; name another "
+                             "file, or move it away")
+        with _refused(path), path.open("ab"):
+            pass
+    _check_writable(path.parent, path, path.name)
+    return path
+
+
+def check_output_folder(folder: str | Path, kind: Kind, *, swapped: bool = False) -> Path:
+    """The folder, links followed, where one may be written without loss: it is new, empty, or ``kind`` already.
+
+    Args: swapped: a new folder will take the place of the whole, as ``replace_folder`` does.
+
+    Raises InputError otherwise, and where it cannot be written or its disk is full.
+    """
+    folder = _place(folder)
+    _check_ours(folder, kind)
+    if os.path.lexists(folder):
+        _check_writable(folder, folder)
+    if swapped or not os.path.lexists(folder):
+        _check_writable(folder.parent, folder, _HIDDEN.format(folder.name))
+    if swapped:
+        if folder in (here := Path(os.getcwd()), *here.parents) or os.path.ismount(folder):
+            raise InputError(f"folder {_told(folder)} cannot be replaced while it is the working folder or a disk's "
+                             f"own; name a folder in it for the {kind.what}")
+        for hidden in (_partial(folder), _previous(folder)):
+            if os.path.lexists(hidden) and not _is_left_over(hidden, kind):
+                raise InputError(f"{_told(hidden)} is in the way and is not prunecap's; move it away, or name another "
+                                 f"folder for the {kind.what}")
+    return folder
 
 
 @contextmanager
-def replace_folder(folder: str | Path) -> Iterator[Path]:
-    """Write a folder as a whole: ``with replace_folder(out) as new: ...`` fills ``new``, then swaps it in.
+def replace_file(path: str | Path, kind: Kind | None = None) -> Iterator[Path]:
+    """Write a file as a whole: ``with replace_file(path, kind) as new: ...`` writes ``new``, then renames it.
 
-    Whatever goes wrong before the swap, the old folder stays as it was. Raises CheckpointError where the
-    file system refuses (disk full, no permission).
+    Its folder is made too. Without ``kind`` the file is one of a folder that is our own. Raises CheckpointError where
+    the file system refuses, and what ``check_output_file`` raises.
     """
-    folder = Path(folder)
-    new = folder.with_name(f".{folder.name}.partial")
+    path = Path(path) if kind is None else check_output_file(path, kind)
+    new = path.with_name(f".{secrets.token_hex(4)}.partial{path.suffix[:9]}")  # a name that nobody has
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield new
-        for path in [*new.iterdir(), new]:
-            handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
-        recover_folder(folder)
-        if folder.exists():
-            shutil.rmtree(_previous(folder), ignore_errors=True)
-            folder.rename(_previous(folder))
-        new.rename(folder)
-        shutil.rmtree(_previous(folder), ignore_errors=True)
+        _sync(new)  # or a power cut could leave the new name with nothing in it
+        new.replace(path)
     except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own way
-        shutil.rmtree(new, ignore_errors=True)
-        recover_folder(folder)
+        raise CheckpointError(f"could not write {path}: {getattr(error, 'strerror', None) or error}; free some space "
+                              "or choose another place") from error
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str, kind: Kind | None = None) -> None:
+    """Write a small file as a whole, its folder too; see ``replace_file``."""
+    with replace_file(path, kind) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replace_folder(folder: str | Path, kind: Kind) -> Iterator[Path]:
+    """Write a folder as a whole: ``with replace_folder(out, kind) as new: ...`` fills ``new``, then swaps it in.
+
+    Whatever goes wrong before the swap, the old folder stays as it was; files beside those of ``kind`` go over into
+    the new one. Raises CheckpointError where the file system refuses (disk full, no permission), and what
+    ``check_output_folder`` raises.
+    """
+    folder = check_output_folder(folder, kind, swapped=True)
+    new = _partial(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(_lock(folder), say):
+            delete_folder(new, kind)
+            try:
+                new.mkdir()
+                yield new
+                for path in [*new.iterdir(), new]:
+                    _sync(path)
+                _recover(folder, kind)
+                _check_ours(folder, kind)  # it may have come meanwhile
+                if folder.exists():
+                    folder.rename(_previous(folder))
+                new.rename(folder)
+            except BaseException:
+                with suppress(OSError):
+                    delete_folder(new, kind)
+                raise
+            finally:
+                _recover(folder, kind)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"could not write {folder}: {getattr(error, 'strerror', None) or error}; what was there "
                               "before is kept. Free some space or choose another folder, then run the same "
                               "command") from error
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
 
 
-def recover_folder(folder: str | Path) -> None:
-    """Bring the previous folder back where a crash fell between the two renames."""
-    folder = Path(folder)
-    if not os.path.exists(folder) and os.path.exists(_previous(folder)):  # False for a name that cannot be
-        _previous(folder).rename(folder)
+def recover_folder(folder: str | Path, kind: Kind) -> None:
+    """Bring the previous folder back where a crash fell between two renames; waits while another process swaps.
+
+    Raises OSError where the file system refuses.
+    """
+    folder = Path(os.path.realpath(folder))
+    if not os.path.lexists(folder) and kind.owns(_previous(folder)):
+        with locked(_lock(folder), say):
+            _recover(folder, kind)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a small file as a whole, its folder too. Raises CheckpointError where the file system refuses."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise CheckpointError(f"could not write {path}: {error.strerror or error}; free some space or choose "
-                              "another place") from error
+def _recover(folder: Path, kind: Kind) -> None:
+    """The previous folder comes back; or beside its successor goes, and leaves there what is not ours."""
+    previous = _previous(folder)
+    if not _is_left_over(previous, kind):
+        return
+    if not os.path.lexists(folder) and kind.owns(previous):
+        previous.rename(folder)
+        return
+    with suppress(OSError):  # what cannot go now, may go next time
+        for path in previous.iterdir():
+            if kind.named(path):
+                path.unlink()
+            elif not os.path.lexists(folder / path.name):
+                path.rename(folder / path.name)
+        previous.rmdir()
+
+
+def delete_folder(folder: Path, kind: Kind) -> None:
+    """Delete the files of ``kind`` in a folder, and the folder too where nothing else lies in it. Raises OSError."""
+    if os.path.lexists(folder):
+        for path in folder.iterdir():
+            if kind.named(path):
+                path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextmanager
@@ -87,25 +204,65 @@ def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
     The lock ends with the process, however it ends. Where the file system keeps no locks, that is said. Raises OSError
     where the lock file cannot be written.
     """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
     try:
-        import fcntl
-    except ImportError:  # Windows
+        lock.acquire(blocking=False)
+    except Timeout:
+        say(f"another process is at work here ({path}); waiting until it has finished")
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
+    try:
         yield
-        return
-    with Path(path).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process is at work here ({path}); waiting until it has finished")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                # Closing is not enough: a process that was forked meanwhile has the file open, too.
-                fcntl.flock(file, fcntl.LOCK_UN)
+    finally:
+        with suppress(OSError):  # where a file that is open cannot go, it stays
+            if not os.path.getsize(path):
+                os.unlink(path)  # who waits for it finds out, and makes another
+        lock.release()
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """As ``locked``, but who comes second is refused: raises InputError that names the process which holds the lock.
+
+    The lock file stays, and marks its folder as ours; a folder that was made for it alone goes.
+    """
+    from filelock import FileLock, Timeout
+
+    made = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"{what}: another process is at work there{printable(holder[:100])}; wait until it has "
+                         "finished, or choose another folder") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        with suppress(OSError):
+            import socket
+            path.write_text(f" (process {os.getpid()} on {socket.gethostname()})", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            if made and os.listdir(path.parent) == [path.name]:
+                path.unlink()
+                path.parent.rmdir()
+        lock.release()
+
+
+def say(message: str) -> None:
+    """A line for people, past a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stderr)
 
 
 def file_sha256(path: Path) -> str:
@@ -115,3 +272,79 @@ def file_sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _partial(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.partial"
+
+
+def _lock(folder: Path) -> Path:
+    return folder.parent / _HIDDEN.format(folder.name)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.previous"
+
+
+def _is_left_over(hidden: Path, kind: Kind) -> bool:
+    """Is a hidden sibling what a crash left, and no folder of the user's that merely has its name?"""
+    try:
+        return hidden.is_dir() and not hidden.is_symlink() and (
+            kind.owns(hidden) or all(map(kind.named, hidden.iterdir())))
+    except OSError:
+        return False
+
+
+def _place(path: str | Path) -> Path:
+    if re.search("[\x00-\x1f\x7f]", str(path)):
+        raise InputError(f"{printable(path)} has a control character in its name; choose another")
+    given = Path(os.path.abspath(path))
+    there = next(place for place in (given, *given.parents) if os.path.lexists(place))
+    if not os.path.exists(there):
+        raise InputError(f"{_told(there)} is a link that leads nowhere, so that {_told(given)} cannot be written; name "
+                         "another place")
+    return Path(os.path.realpath(path))
+
+
+def _told(path: Path) -> str:
+    return printable(path)
+
+
+def _check_ours(folder: Path, kind: Kind) -> None:
+    if not os.path.lexists(folder):
+        return
+    if not os.path.isdir(folder):
+        raise InputError(f"{_told(folder)} is no folder, and one is to be written for a {kind.what}; name another")
+    with _refused(folder):
+        empty = not os.listdir(folder)
+    if not empty and not kind.owns(folder):
+        raise InputError(f"folder {_told(folder)} holds other things than a {kind.what}, so it is left as it is; name "
+                         "a new folder")
+
+
+def _check_writable(folder: Path, path: Path, name: str = "") -> None:
+    """Raises InputError where a file of this name cannot come into a folder that is there, or has to be made first."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not os.path.isdir(there):
+        raise InputError(f"{_told(path)} cannot be written: {_told(there)} is no folder; name another place")
+    with _refused(path):
+        for made in (*(there / part for part in (*folder.relative_to(there).parts, name)), folder / name):
+            with suppress(FileNotFoundError):
+                os.lstat(made)  # is a name too long, or all of them together?
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(_LEAST))
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{_told(path)} cannot be written ({error.strerror or error}); make room or see to the "
+                         "permissions, or name another place") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

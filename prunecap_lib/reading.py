@@ -13,18 +13,13 @@ import stat
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from .errors import InputError, MissingFileError, PrunecapError
 
 T = TypeVar("T")
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Natural = Annotated[int, Meta(ge=0, le=2**62)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-
 _LARGEST = 4 << 30  # bytes of a text; COCO's largest has 0.5 GB
 _KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "object": "an object",
           "array": "a list"}

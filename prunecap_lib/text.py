@@ -23,6 +23,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from .errors import InputError
+from .files import Kind, write_text
 from .reading import read_json
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -180,7 +181,9 @@ class Vocabulary:
         return self.words
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps({"words": self.words}, ensure_ascii=False, indent=0), encoding="utf-8")
+        """Write a file, over nothing but a vocabulary. Raises InputError, CheckpointError."""
+        write_text(path, json.dumps({"words": self.words}, ensure_ascii=False, indent=0),
+                   Kind("vocabulary", Vocabulary.load))
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:

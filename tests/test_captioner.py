@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary, build_encoder
 from prunecap_lib.attention_maps import mean_map
+from prunecap_lib.checkpoint import CHECKPOINT
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.files import replace_folder
 from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, Schedule, fuse_rest, keep_count, keep_top_k, merge_similar
@@ -387,7 +388,7 @@ def test_a_crash_between_the_renames_loses_nothing(tmp_path):
 
 
 def test_replace_folder_leaves_no_half(tmp_path):
-    with pytest.raises(KeyboardInterrupt), replace_folder(tmp_path / "x") as new:
-        (new / "a").write_text("half")
+    with pytest.raises(KeyboardInterrupt), replace_folder(tmp_path / "x", CHECKPOINT) as new:
+        (new / "model.safetensors").write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

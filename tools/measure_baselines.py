@@ -23,7 +23,7 @@ from prunecap_lib.evaluation import (
     score_captions,
 )
 from prunecap_lib.evaluation.baselines import consensus_captions, constant_caption
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import provenance, report_path, write_json
 
 # encoder: its weights (None: those of a Python package), and whether it sees the whole picture, as its captioner does
 ENCODERS = {"tf_efficientnet_lite0@last_stage": (None, True),
@@ -34,7 +34,7 @@ NEIGHBOURS = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoders", nargs="*", choices=ENCODERS, default=list(ENCODERS))
-    parser.add_argument("--out", default=data_folder() / "results" / "flickr8k_baselines.json")
+    parser.add_argument("--out", type=report_path, default=data_folder() / "results" / "flickr8k_baselines.json")
     args = parser.parse_args()
     train, dev = (open_dataset("flickr8k", split=split) for split in ("train", "dev"))
 

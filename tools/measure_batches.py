@@ -21,7 +21,7 @@ import torch
 from prunecap_lib import TrainConfig
 from prunecap_lib.costs import largest_batch
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import write_rows
+from prunecap_lib.reports import report_path, write_rows
 
 CARD = 24 * 2**30
 ENCODERS = {"vit_base_patch16_224": (3, 6, 9), "convnext_base": (9, 18, 27)}  # and after which blocks tokens go
@@ -50,7 +50,7 @@ def settings() -> Iterator[tuple[dict, TrainConfig]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=report_path, required=True)
     parser.add_argument("--add", action="store_true", help="keep the file's rows, and ask for those that it lacks")
     parser.add_argument("--share", type=int, nargs=2, default=(1, 1), metavar=("I", "N"),
                         help="with --add: the I-th of N processes that share the work")

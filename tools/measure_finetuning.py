@@ -28,7 +28,7 @@ from prunecap_lib.datasets import open_dataset
 from prunecap_lib.evaluation import bootstrap_interval, per_image_cider
 from prunecap_lib.files import write_text
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import caption_split, mean, write_rows
+from prunecap_lib.reports import caption_split, mean, report_path, write_rows
 
 LEFT = (0.3, 0.5)
 """Share of the tokens that is left after the last reduction."""
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="some runs only, like 'none' or 'grid 0.3'; default: all")
     parser.add_argument("--limit", type=int, help="training pictures (default 12000; long runs 24000)")
     parser.add_argument("--test-limit", type=int, help="test pictures (default: all 1,000)")
-    parser.add_argument("--out", help="write all rows found and their comparison here")
+    parser.add_argument("--out", type=report_path, help="write all rows found and their comparison here")
     parser.add_argument("--add", action="store_true", help="keep the other rows of that file")
     options = parser.parse_args()
     rows = []

@@ -26,7 +26,7 @@ from prunecap_lib.costs.latency import Quartiles, write
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.evaluation import bootstrap_interval, per_image_cider
 from prunecap_lib.pruning import Schedule, fuse_rest, keep_top_k, merge_similar, score_tokens
-from prunecap_lib.reports import mean, write_rows
+from prunecap_lib.reports import mean, report_path, write_rows
 from prunecap_lib.text import BOS
 
 AFTER = (1, 2, 3)
@@ -155,7 +155,7 @@ def timed(captioner: Captioner, chosen: list[Case], batch: int, repeats: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("quality", "time"))
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=report_path, required=True)
     parser.add_argument("--model", default="scenes-vit")
     parser.add_argument("--left", type=float, nargs="+", default=LEFT, help="shares of the tokens left to the decoder")
     parser.add_argument("--limit", type=int, default=500, help="test pictures (default 500)")

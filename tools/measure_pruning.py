@@ -23,7 +23,7 @@ from prunecap_lib.datasets.scenes import ScenesDataset
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import bootstrap_interval, per_image_cider
 from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, keep_count, keep_top_k, oracle_score
-from prunecap_lib.reports import Looks, provenance, write_json
+from prunecap_lib.reports import Looks, provenance, report_path, write_json
 
 RANDOM_SEEDS = (0, 1, 2)
 
@@ -99,7 +99,7 @@ def sweep(captioner: Captioner, dataset, tokens: VisualTokens, options, name: st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", help="checkpoints")
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=report_path, required=True)
     parser.add_argument("--dataset", default="scenes")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int)

@@ -23,7 +23,7 @@ from prunecap_lib.datasets import open_dataset
 from prunecap_lib.evaluation import bootstrap_interval, diversity, per_image_cider, score_captions
 from prunecap_lib.evaluation.reward import reward_signature
 from prunecap_lib.files import write_text
-from prunecap_lib.reports import caption_split, mean, provenance, write_json
+from prunecap_lib.reports import caption_split, mean, provenance, report_path, write_json
 from prunecap_lib.text import tokenize
 
 START = "photos-lite0"
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--epochs", type=int, default=SETTINGS["epochs"])
     parser.add_argument("--limit", type=int, help="training pictures (default: all 6,000)")
-    parser.add_argument("--out", help="write all runs found here")
+    parser.add_argument("--out", type=report_path, help="write all runs found here")
     options = parser.parse_args()
     dataset, folder = open_dataset("flickr8k", split="dev"), Path("runs/self_critical")
     before = kept(folder / "before.json", lambda: scored(Captioner.load(START), dataset))

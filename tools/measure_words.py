@@ -20,7 +20,7 @@ from prunecap_lib.datasets.base import photos_root
 from prunecap_lib.datasets.coco import read_coco_files
 from prunecap_lib.datasets.flickr8k import read_flickr8k
 from prunecap_lib.evaluation import vocabulary_ceilings
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.reports import provenance, report_path, write_json
 from prunecap_lib.text import tokenize
 
 MIN_COUNTS = (1, 2, 3, 5, 7, 10, 20, 50)
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--root", help="folder of Flickr8k; default: $PRUNECAP_PHOTOS/flickr8k")
     parser.add_argument("--coco", required=True,
                         help="a captions_*.json of COCO, or a part of one, in $PRUNECAP_PHOTOS/coco/annotations")
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=report_path, required=True)
     options = parser.parse_args()
     root = photos_root("flickr8k", options.root)
     train, dev = (read_flickr8k(root, split, check_images=False) for split in ("train", "dev"))

@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -22,9 +23,13 @@ from tqdm.auto import tqdm
 from prunecap_lib import build_encoder
 from prunecap_lib.datasets.scenes import COLOURS, KINDS, Scene, ScenesDataset
 from prunecap_lib.devices import native_bf16
+from prunecap_lib.errors import InputError
+from prunecap_lib.files import Kind, check_output_file, replace_file
 from prunecap_lib.training.loop import learning_rate
 
 NOTHING = 0
+MADE_BY = {"made_by": "prunecap"}
+ENCODER = Kind("encoder of this script", lambda path: safe_open(path, "pt").metadata() == MADE_BY)
 
 
 def cell_labels(scene: Scene, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -94,7 +99,8 @@ def pretrain(name: str, out: str | Path, *, pictures: int = 24_000, epochs: int 
             things = kinds[batch] != NOTHING
             right = (logits[0].argmax(-1) == kinds[batch])[things].float().mean()
             bar.set_postfix(loss=f"{loss.item():.3f}", kind=f"{right.item():.3f}")
-    save_file({key: value.contiguous() for key, value in model.encoder.state_dict().items()}, out)
+    with replace_file(out, ENCODER) as new:
+        save_file({key: value.contiguous() for key, value in model.encoder.state_dict().items()}, new, metadata=MADE_BY)
 
 
 def main() -> None:
@@ -102,6 +108,10 @@ def main() -> None:
     parser.add_argument("encoder", choices=("vit", "convnext"))
     parser.add_argument("--out", required=True, help="safetensors file")
     options = parser.parse_args()
+    try:
+        check_output_file(options.out, ENCODER)
+    except InputError as error:
+        parser.error(str(error))
     pretrain(options.encoder, options.out)
 
 

@@ -12,6 +12,7 @@ difference in what the code does. Also brings _toc.yml up to date. Only authors 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -19,8 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chapters
+from prunecap_lib.errors import InputError
+from prunecap_lib.files import Kind, check_output_folder
 
 SECONDS_A_CELL = 300
+
+
+def are_copies(folder: Path) -> bool:
+    """Are all notebooks in a folder chapters that ``run`` has written there?"""
+    found = list(folder.glob("*.ipynb"))
+    return bool(found) and all(
+        json.loads(path.read_text(encoding="utf-8"))["cells"][0]["id"] == f"{path.name[:2]}-000" for path in found)
+
+
+COPIES = Kind("folder of executed chapters", are_copies)
 
 
 def run(text: Path, target: Path, folder: Path) -> float:
@@ -107,6 +120,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters run at once")
     parser.add_argument("--out", type=Path, help="write the notebooks here instead of book/")
     options = parser.parse_args()
+    try:
+        if options.out:
+            check_output_folder(options.out, COPIES)
+    except InputError as error:
+        sys.exit(f"run_chapters: error: {error}")
     if failures := execute(choose(options.names), options.out, options.jobs):
         sys.exit("\n".join(failures))
 

@@ -41,7 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kill_often(Path(folder), server, coco, files, options.times, size)
     if options.disk:
-        fill_often(options.disk / "coco", coco, files, options.times, size)
+        with tempfile.TemporaryDirectory(dir=options.disk) as folder:
+            fill_often(Path(folder) / "coco", coco, files, options.times, size)
 
 
 def real_coco(root: Path) -> dict[str, bytes]:

@@ -33,8 +33,14 @@ def main(argv: list[str]) -> None:
 
 
 def run(command: AverageCommand) -> None:
+    from ..checkpoint import CHECKPOINT, find
+    from ..files import check_output_folder
     from ..training.average import average_checkpoints, signature
+    out = check_output_folder(command.out, CHECKPOINT, swapped=True)
     folders = [folder for given in command.checkpoints for folder in checkpoints_in(given)]
+    if out in [find(folder).resolve() for folder in folders]:
+        raise InputError(f"checkpoint {command.out} is one of those to be averaged and would be lost; give "
+                         "another --out")
     average_checkpoints(folders).save(command.out, signature=signature(folders))
     print(f"{command.out}: mean of {len(folders)} checkpoints, {', '.join(folder.name for folder in folders)}")
 

@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..errors import PrunecapError, printable
-from .options import Computing, call, prepare
+from ..errors import InputError, PrunecapError, printable
+from ..ranges import Count, Fraction
+from .options import Computing, call, check_apart, prepare
 
 DESCRIPTION = """Caption pictures. Prints one line a caption: picture, tab, caption.
 
@@ -41,7 +42,7 @@ class CaptionCommand(Computing):
     """A name under data/checkpoints, or a checkpoint's folder."""
     recursive: bool = False
     """Of a folder, also the pictures in its folders."""
-    prune_ratio: float | None = None
+    prune_ratio: Fraction | None = None
     """Share of the visual tokens removed; default: what the model was trained with."""
     scorer: str | None = None
     """Which tokens stay; default: what the model was trained with."""
@@ -50,10 +51,10 @@ class CaptionCommand(Computing):
     50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
     faster, 'none' keeps all; default: what the model was trained with."""
     method: Literal["beam", "greedy"] = "beam"
-    beam_size: int = 5
-    n: int = 1
+    beam_size: Count = 5
+    n: Count = 1
     """Captions a picture, the best first: the last beams of the search, so at most beam_size."""
-    max_length: int = 20
+    max_length: Count = 20
     """Most words of a caption, its end included."""
     confidence: bool = False
     """After another tab, how sure the model is: the probability of a word, the geometric mean over the caption. Compare
@@ -68,7 +69,7 @@ class CaptionCommand(Computing):
     """Also write the captions in COCO's results format, as for pictures without references: the COCO server's
     test2014. A picture's id is the number that its file's name ends in. The server wants the results' name to be
     captions_SPLIT_NAME_results.json, like captions_test2014_prunecap_results.json."""
-    batch_size: int = 16
+    batch_size: Count = 16
 
 
 def main(argv: list[str]) -> None:
@@ -77,10 +78,21 @@ def main(argv: list[str]) -> None:
 
 def run(command: CaptionCommand) -> None:
     from ..captioner import Captioner
-    from ..reports import ids_of_files, write_results
+    from ..files import check_output_file
+    from ..reports import RESULTS, ids_of_files, write_results
+    from . import figures
     from .sources import find_sources
     sources, device = find_sources(command.images, recursive=command.recursive), command.find_device()
-    ids = ids_of_files([source.path for source in sources]) if command.results else {}
+    paths = [source.path for source in sources]
+    check_apart(figure=command.figure, results=command.results)
+    ids = ids_of_files(paths) if command.results else {}
+    if command.results:
+        if len(set(paths)) < len({source.name for source in sources}):
+            raise InputError("two addresses end in one file name, which --results takes for the image id; caption them "
+                             "one by one")
+        check_output_file(command.results, RESULTS)
+    drawn = figures.check_many(command.figure, paths) if command.figure else paths
+    figure_of = dict(zip([source.name for source in sources], drawn, strict=True))
     captioner = Captioner.load(command.checkpoint, device=device)
     prepare(captioner, command)
     captioned, texts = 0, {}
@@ -91,7 +103,7 @@ def run(command: CaptionCommand) -> None:
                   as_line(source, caption, command.confidence), flush=True)
         texts[source.path] = captions[0].text
         if command.figure:
-            save_figure(figure_path(command.figure, source.path, len(sources)), picture, captions[0], captioner)
+            save_figure(figure_of[source.name], picture, captions[0], captioner)
     if command.results:
         write_results(command.results, {ids[path]: text for path, text in texts.items()})
         print(f"results: {command.results}", file=sys.stderr)
@@ -136,15 +148,6 @@ def as_json(command: CaptionCommand, captioner, source, rank: int, caption) -> s
         "scorer": command.scorer or config.scorer, "rank": rank, "text": caption.text, "words": caption.words,
         "ids": caption.ids, "log_prob": round(caption.log_prob, 4), "mean_log_prob": round(caption.mean_log_prob, 4),
         "kept": caption.kept.tolist(), "grid": list(caption.grid)})
-
-
-def figure_path(figure: Path, picture: Path, count: int) -> Path:
-    """The file itself for one picture; for several, a file named after each in the folder ``figure``."""
-    if count == 1 and figure.suffix:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        return figure
-    figure.mkdir(parents=True, exist_ok=True)
-    return figure / f"{picture.stem}.png"
 
 
 def save_figure(path: Path, picture, caption, captioner) -> None:

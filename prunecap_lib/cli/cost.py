@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
+from ..ranges import Count, Fraction, NotNegative, Positive, VocabularySize
 from .options import call, set_schedule
 
 DESCRIPTION = """Count the operations of every stage from picture to caption, with all tokens and pruned.
@@ -40,11 +41,11 @@ class CostCommand:
     what prunecap train recommends."""
     encoder: str | None = None
     """Another encoder in the preset's place: 'vit', 'convnext', or one of timm's."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Side of the picture in pixels; default: the encoder's own."""
-    vocabulary_size: int | None = None
+    vocabulary_size: VocabularySize | None = None
     """Entries of the vocabulary; default: the preset's."""
-    prune_ratio: float | None = None
+    prune_ratio: Fraction | None = None
     """Share of the visual tokens removed; default: the model's own."""
     scorer: str | None = None
     """Which tokens stay; default: the model's own."""
@@ -52,14 +53,14 @@ class CostCommand:
     """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
     50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
     faster, 'none' keeps all; default: the model's own."""
-    words: int = 20
+    words: Count = 20
     """Words written, the caption's end included."""
-    beams: int = 1
-    batch: int = 1
+    beams: Count = 1
+    batch: Count = 1
     """Pictures captioned at once."""
     time: bool = False
     """Also time the stages on this machine, pruned and not by turns."""
-    repeats: int = 9
+    repeats: Count = 9
     gpu_memory: str | None = None
     """Also find the largest batch that trains on a GPU of this size, like 24GB (taken as 24 GiB, as on the box)."""
     freeze_encoder: bool = False
@@ -71,15 +72,15 @@ class CostCommand:
     gpu: str | None = None
     """Also predict training on this GPU: rtx3090, rtx4090, a100 (80 GB, SXM), h100 (SXM), several with commas between
     them, 'all', or 'here', whose rates are measured first."""
-    gpus: int = 1
+    gpus: Count = 1
     """With --gpu: how many of them share the work, in one machine."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """With --gpu: pictures a GPU and step; default: the largest that fits."""
-    pictures: int = 113_287
+    pictures: Count = 113_287
     """With --gpu: in an epoch; the default is COCO's training part of the Karpathy split."""
-    price: float | None = None
+    price: NotNegative | None = None
     """With --gpu: of one GPU for an hour, in any money."""
-    measured_rate: float | None = None
+    measured_rate: Positive | None = None
     """With --gpu: TFLOP/s that your own training achieves on it, in place of the limits and the assumption."""
     figure: Path | None = None
     """Draw the stages as bars."""
@@ -94,6 +95,9 @@ def main(argv: list[str]) -> None:
 def run(command: CostCommand) -> None:
     check_options(command)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
+    from . import figures
+    if command.figure:
+        figures.check(command.figure)
     from ..costs import break_even, latency, ledger
     from ..costs.memory import precision_on
     from ..reports import provenance
@@ -131,8 +135,7 @@ def run(command: CostCommand) -> None:
     print(json.dumps(report | {"provenance": provenance()}, indent=1) if command.json else "\n".join(lines))
     if command.figure:
         from ..plotting import describe_ledger, plot_ledger
-        from .figures import save
-        save(lambda: plot_ledger(found, name), command.figure, title=f"Operations of {name}",
+        figures.save(lambda: plot_ledger(found, name), command.figure, title=f"Operations of {name}",
              description=describe_ledger(found))
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
-from .options import Computing, call, prepare
+from ..ranges import Count, Fraction, Seed
+from .options import Computing, call, check_apart, prepare
 
 DESCRIPTION = """Caption every picture of a split and score the captions.
 
@@ -38,12 +39,12 @@ class EvaluateCommand(Computing):
     split: str = "test"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only so many pictures (CIDEr-D depends on their number: compare at equal numbers only)."""
     method: Literal["greedy", "beam"] = "greedy"
-    beam_size: int = 5
-    max_length: int = 20
-    prune_ratio: float | None = None
+    beam_size: Count = 5
+    max_length: Count = 20
+    prune_ratio: Fraction | None = None
     scorer: str | None = None
     schedule: str | None = None
     """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
@@ -51,11 +52,11 @@ class EvaluateCommand(Computing):
     faster, 'none' keeps all; default: what the model was trained with."""
     metrics: tuple[str, ...] = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
     """SPICE too where CoreNLP is at hand. METEOR takes ten seconds for 1,000 pictures."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Pictures that a process captions at a time."""
     cache_features: bool = False
     """Encode every picture once and keep the features on disk, as in training."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the scorer 'random', of the resampling behind the interval, and of whom captions are dealt to."""
     out: Path | None = None
     """Write the report, with all captions, as JSON."""
@@ -78,10 +79,26 @@ def run(command: EvaluateCommand) -> None:
     if (command.checkpoint is None) == (command.captions is None):
         raise InputError("give either --checkpoint, a model that captions, or --captions, a file of captions to score")
     from ..reports import processes
+    check_outputs(command)
     if command.checkpoint is not None:
         caption_and_score(command)
     elif processes().is_main_process:
         score_file(command)
+
+
+def check_outputs(command: EvaluateCommand) -> None:
+    """Raises InputError now, not after hours, for a metric that is not there and an output that cannot be written."""
+    from ..evaluation import check_metrics
+    from ..files import check_output_file
+    from ..reports import REPORT, RESULTS, check_page
+    check_metrics(command.metrics)
+    check_apart(captions=command.captions, out=command.out, results=command.results, html=command.html)
+    if command.out:
+        check_output_file(command.out, REPORT)
+    if command.results:
+        check_output_file(command.results, RESULTS)
+    if command.html:
+        check_page(command.html)
 
 
 def caption_and_score(command: EvaluateCommand) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import types
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import tyro
@@ -15,6 +17,7 @@ from tyro import _errors as rejected
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..errors import CheckpointError, InputError, MissingFileError, PrunecapError
+from ..ranges import check_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +76,7 @@ def call(action: Callable[[Any], None], kind: Any, argv: list[str], *, prog: str
     given = {} if default is None else {"default": default}
     with rejected.on_parse_error(lambda event: refuse(event, kind, argv)):
         command = tyro.cli(kind, args=argv, prog=prog, description=description, registry=REGISTRY, **given)
+    check_ranges(command, option)
     try:
         action(command)
     except PrunecapError as error:
@@ -153,6 +157,15 @@ def prepare(captioner: Captioner, command: Any) -> None:
         keep_count(1, command.prune_ratio)
     if command.scorer is not None:
         check_scorer(command.scorer)
+
+
+def check_apart(**paths: Path | None) -> None:
+    """Raises InputError where two options name one file: the later would be written over the earlier."""
+    seen: dict[str, str] = {}
+    for name, path in paths.items():
+        place = os.path.realpath(str(path).replace("\0", ""))  # a name with a NUL is refused when it is used
+        if path is not None and (before := seen.setdefault(place, name)) != name:
+            raise InputError(f"{option(before)} and {option(name)} both name {path}; give each a file of its own")
 
 
 def set_schedule(encoder: Encoder, written: str | None) -> None:

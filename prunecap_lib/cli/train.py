@@ -12,6 +12,7 @@ from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 from ..costs.room import out_of_memory
 from ..errors import TrainingError
 from ..pruning import Schedule
+from ..ranges import Natural
 from ..reports import processes
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
@@ -54,7 +55,7 @@ class TrainCommand(TrainConfig):
     moving average, early stop). All other options still count."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
     """Who else is told what metrics.jsonl is told. TensorBoard: tensorboard --logdir RUN."""
-    draw: int = 4
+    draw: Natural = 4
     """Validation pictures that are captioned and drawn after every epoch, in samples/; 0: none."""
 
 
@@ -88,8 +89,8 @@ def run(command: TrainCommand) -> None:
 def with_preset(argv: list[str]) -> TrainCommand:
     """The command before its other options are read: a preset's settings, for the encoder that is named."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option in ("--preset", "--encoder", "--start"):
-        reader.add_argument(option)
+    for name in ("--preset", "--encoder", "--start"):
+        reader.add_argument(name)
     try:
         named = vars(reader.parse_known_args(argv)[0])
     except argparse.ArgumentError:  # an option without its value: the full parser says so

@@ -17,7 +17,8 @@ import numpy as np
 from msgspec import Meta
 
 from ..errors import InputError, MissingFileError
-from ..reading import Natural, read_json
+from ..ranges import Natural
+from ..reading import read_json
 from .base import FileName, ImageId, PhotoDataset, StoredId, check_ids, list_folder, pictures_by_id, unknown_id
 
 _LARGEST_SIDE = 30_000  # pixels

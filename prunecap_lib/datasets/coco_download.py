@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, MissingFileError, PrunecapError
-from ..files import locked, write_text
+from ..files import Kind, locked, say, write_text
 from ..reading import read_text
 from .coco import read_coco_files, read_karpathy
-from .download import WAITS, Archive, check, disk_error, fetch, say
+from .download import WAITS, Archive, check, disk_error, fetch
 from .unpack import STATE, check_bytes, copy_in, is_there, unpack
+
+FOLDER = Kind("copy of COCO", lambda _: True)  # what lies there is never replaced
 
 
 @dataclass(frozen=True)

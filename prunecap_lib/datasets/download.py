@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..errors import InputError, MissingFileError, PrunecapError
+from ..files import say
 from ..reading import read_json
 
 # Seconds to wait after an attempt that brought nothing; then the next place is asked. One that brought something
@@ -272,13 +272,6 @@ def disk_error(what: str, error: OSError) -> InputError:
     remedy = "make room there, or name a folder on another disk" if full else "see that you may write there"
     return InputError(f"{what}: {error.strerror or error}; {remedy}. What is whole is kept, and the same command goes "
                       "on from there")
-
-
-def say(message: str) -> None:
-    """A line for people, past a progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(message, file=sys.stderr)
 
 
 def _size(path: Path) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..devices import native_bf16
 from ..errors import InputError, MissingFileError, PrunecapError
-from ..files import write_text
+from ..files import Kind, delete_folder, write_text
 from ..pruning import prune_to_store
 from ..reading import read_json
 from ..tokens import SIGNALS
@@ -38,6 +38,8 @@ from .workers import prepared
 
 _META = "features.json"
 _FORMAT = 1
+FEATURES = Kind("feature cache", names=r"features\.json|\w+\.bin", ours=lambda folder: {
+    "fingerprint", "image_ids"} <= json.loads((folder / _META).read_text(encoding="utf-8")).keys())
 # scorer and ratio by which tokens are pruned before they are stored
 Pruned = tuple[str, float]
 
@@ -78,6 +80,10 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave zeros under a good name
+        _close(files)
+        if folder.exists():
+            folder.rmdir()  # it was empty
+        partial.rename(folder)
     except PrunecapError:  # a picture that cannot be read names itself
         raise
     except OSError as error:
@@ -85,7 +91,6 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
                          "command again, it goes on where it stopped") from error
     finally:
         _close(files)
-    partial.rename(folder)
 
 
 def _close(files: dict) -> None:
@@ -191,8 +196,7 @@ def _start(partial: Path, meta: Description, dataset, encoder) -> None:
     except (OSError, InputError):
         same = False
     if not same:
-        shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, exist_ok=True)
+        delete_folder(partial, FEATURES)
     write_text(partial / _META, json.dumps(asdict(meta)))
 
 

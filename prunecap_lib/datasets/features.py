@@ -10,7 +10,6 @@ Shapes: n pictures, B of them in a batch, N visual tokens, P prefix tokens, C ch
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +19,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import locked
+from ..files import check_output_folder, delete_folder, locked, say
 from ..tokens import VisualTokens
 from .base import CaptionDataset, ImageId
-from .download import say
-from .feature_build import Pruned, build, fingerprint, partial_folder, read_meta
+from .feature_build import FEATURES, Pruned, build, fingerprint, partial_folder, read_meta
 from .feature_checks import CHECKSUM, DIGEST, PLACES, STAMP, changed_file, changed_picture, checksums, dtype_of
 
 
@@ -75,11 +73,12 @@ class FeatureCache:
         another process builds it, this one waits.
 
         Raises: InputError where the cache is of other weights, settings or pictures, where the disk is too
-            small, or where features do not fit 16 bits.
+            small, or where features do not fit 16 bits; where the folder holds something else.
         """
-        folder = Path(folder) if folder is not None else default_folder(dataset, encoder, pruned)
+        folder = Path(os.path.realpath(folder or default_folder(dataset, encoder, pruned)))
         encoder_print = fingerprint(encoder)
         if not _serves(folder, encoder_print, pruned, dataset, encoder):  # finished ones may lie where one only reads
+            check_cache_folder(folder)
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 lock = folder.with_name(f".{folder.name}.lock")
@@ -89,9 +88,9 @@ class FeatureCache:
                                  "another folder") from error
             with locked(lock, say):
                 if not _serves(folder, encoder_print, pruned, dataset, encoder):
-                    if folder.exists():
+                    if FEATURES.owns(folder):
                         cls(folder)  # complete, or else it must not be built upon
-                        shutil.rmtree(partial_folder(folder), ignore_errors=True)
+                        delete_folder(check_output_folder(partial_folder(folder), FEATURES), FEATURES)
                         folder.rename(partial_folder(folder))
                     build(folder, dataset, encoder, encoder_print, pruned=pruned, batch_size=batch_size,
                           workers=workers, bf16=bf16, progress=progress)
@@ -139,6 +138,12 @@ class FeatureCache:
         return {name: value for name, value in self.__dict__.items() if name != "_arrays"}
 
 
+def check_cache_folder(folder: str | Path) -> None:
+    """Raises InputError where features can be neither found nor built: see ``check_output_folder``."""
+    if not FEATURES.owns(Path(folder)):  # those that are there may lie where one only reads
+        check_output_folder(partial_folder(check_output_folder(folder, FEATURES, swapped=True)), FEATURES)
+
+
 def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module, pruned: Pruned | None = None) -> Path:
     """data/features/<dataset>-<split>-<encoder>-<size>, then "-whole" where nothing is cut off, and what is pruned."""
     from ..checkpoint import data_folder
@@ -153,7 +158,7 @@ def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module, pruned: Pr
 
 def _serves(folder: Path, encoder_print: str, pruned: Pruned | None, dataset, encoder) -> bool:
     """Are all features there? False where none are, or those of the first pictures. Raises InputError for others."""
-    if not os.path.exists(folder):
+    if not os.path.isdir(folder) or not os.listdir(folder):
         return False
     meta = read_meta(folder)
     if meta.fingerprint != encoder_print:

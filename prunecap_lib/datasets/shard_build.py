@@ -21,12 +21,26 @@ import torch
 from PIL import Image
 
 from ..errors import InputError, PictureError, PrunecapError
-from ..files import file_sha256, locked, write_text
+from ..files import Kind, check_output_folder, file_sha256, locked, write_text
 from ..reading import read_bytes, read_json
 from .base import CaptionDataset
 from .shard_index import INDEX, Index, LeftOut, Plan, Shard, ShardSettings, parse_index, split_folder
 from .workers import prepared
 
+
+def is_split(folder: Path) -> bool:
+    """Was a folder written by ``build_shards``, which may have been stopped?"""
+    return just_begun(folder) or (folder / ".unfinished").is_dir() or {"format", "shards"} <= json.loads(
+        (folder / INDEX).read_text(encoding="utf-8")).keys()
+
+
+def just_begun(folder: Path) -> bool:
+    return os.listdir(folder) in ([], [".lock"])
+
+
+SPLIT = Kind("split in shards", is_split)
+SHARDS = Kind("folder of shards", lambda folder: all(map(just_begun, folder.iterdir())) or any(
+    SPLIT.owns(split) and not just_begun(split) for split in folder.iterdir()))
 _AT_ONCE = 16  # pictures that a worker hands over together
 _PROBES = 24  # pictures that the forecast is made from
 _HEADERS = 2560  # bytes of a picture in a tar besides the JPEG: two headers, padding, the captions
@@ -45,11 +59,11 @@ def build_shards(dataset: CaptionDataset, out: str | Path, settings: ShardSettin
         max_unreadable: share of the pictures that may be left out because they cannot be read.
         say: takes what is worth a line (the forecast of the size, pictures left out).
 
-    Raises: InputError where ``out/SPLIT`` holds shards of something else, where too many pictures cannot be read, and
-        where the disk is or gets too full.
+    Raises: InputError where ``out/SPLIT`` holds something else, or shards of something else, where too many pictures
+        cannot be read, and where the disk is or gets too full.
     """
     settings = settings or ShardSettings()
-    folder = Path(out) / split_folder(dataset.split)
+    folder = check_output_folder(check_output_folder(out, SHARDS) / split_folder(dataset.split), SPLIT)
     plan = Plan(dataset.name, dataset.split, _source(dataset), len(dataset), settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +248,7 @@ def _start(folder: Path, work: Path, plan: Plan, done: dict[int, Shard]) -> None
     for k, shard in done.items():
         write_text(work / f"{k:05d}.json", json.dumps(asdict(shard)))
     (folder / INDEX).unlink(missing_ok=True)
-    for partial in folder.glob(".*.partial"):
+    for partial in folder.glob(".[0-9]*.tar.partial"):
         partial.unlink()
 
 

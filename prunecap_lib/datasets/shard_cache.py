@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import threading
 import time
 import warnings
@@ -22,6 +23,8 @@ from ..files import locked
 from .shard_index import INDEX, WINDOW, Shard
 
 IN_USE = 2 * WINDOW  # shards that are read at a time: two windows meet in a batch
+# a shard; tmp…: a download, or what a killed one has left. The folder may hold files of the user's
+_OURS = re.compile(r"[0-9a-f]{64}\.tar|tmp[a-z0-9_]{8}")
 _TRIES = 4
 _TIMEOUT = 60  # seconds without a byte
 
@@ -138,8 +141,8 @@ class ShardCache:
         """Drop what was not used for longest until ``needed`` more bytes fit."""
         with locked(self.folder / ".lock", lambda _: None):
             files = []
-            for pattern in ("*.tar", "tmp*"):  # tmp…: a download, or what a killed one has left
-                for path in self.folder.glob(pattern):
+            for path in self.folder.iterdir():
+                if _OURS.fullmatch(path.name):
                     with suppress(FileNotFoundError):  # another process's download has just got its name
                         files.append((path.stat().st_mtime, path.stat().st_size, path))
             total = sum(size for _, size, _ in files)

@@ -16,7 +16,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import InputError
-from ..reading import Count, Natural, parse_json
+from ..ranges import Count, JpegQuality, Natural, PerShard, Side, check_ranges
+from ..reading import parse_json
 from .base import StoredId, check_ids
 
 INDEX = "index.json"
@@ -29,17 +30,15 @@ WINDOW = 8  # shards whose pictures are shuffled together
 class ShardSettings:
     """How pictures are stored: whatever changes this, changes every byte."""
 
-    side: int = 256
+    side: Side = 256
     """Pixels of the shorter side; smaller pictures keep their size."""
-    quality: int = 90
+    quality: JpegQuality = 90
     """Of the JPEGs, 1 to 95; colours keep their full resolution."""
-    per_shard: int = 1000
+    per_shard: PerShard = 1000
     """Pictures in one shard."""
 
     def __post_init__(self):
-        for name, low, high in (("side", 16, 4096), ("quality", 1, 95), ("per_shard", 1, 100_000)):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"shards: {name} is {getattr(self, name)}; it must be from {low} to {high}")
+        check_ranges(self, "shards: {}".format)
 
 
 @dataclass(frozen=True)

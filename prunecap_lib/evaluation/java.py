@@ -126,11 +126,8 @@ def meteor(references: dict, candidates: dict) -> tuple[float, list[float]]:
             scorer.lock.release()
 
 
-def spice(references: dict, candidates: dict) -> tuple[float, list[float]]:
-    """SPICE of tokenized captions, as ``meteor``; needs Stanford CoreNLP 3.6.0, which is not shipped here.
-
-    Raises: MissingFileError where its files or Java are absent, PrunecapError where SPICE fails.
-    """
+def check_spice() -> None:
+    """Raises MissingFileError where CoreNLP is not at hand."""
     from pycocoevalcap.spice import spice as package
 
     folder = Path(package.__file__).parent / "lib"
@@ -138,6 +135,16 @@ def spice(references: dict, candidates: dict) -> tuple[float, list[float]]:
         if not (folder / name).is_file():
             raise MissingFileError(f"SPICE needs {name} in {folder}; take it from stanford-corenlp-full-"
                                    "2015-12-09.zip of nlp.stanford.edu, or leave SPICE out of the metrics")
+
+
+def spice(references: dict, candidates: dict) -> tuple[float, list[float]]:
+    """SPICE of tokenized captions, as ``meteor``; needs Stanford CoreNLP 3.6.0, which is not shipped here.
+
+    Raises: MissingFileError where its files or Java are absent, PrunecapError where SPICE fails.
+    """
+    from pycocoevalcap.spice import spice as package
+
+    check_spice()
     try:
         with java_on_path(_OPENED):
             score, scores = package.Spice().compute_score(references, candidates)

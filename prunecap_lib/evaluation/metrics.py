@@ -31,10 +31,19 @@ def score_captions(references: Mapping[_ImageId, Sequence[str]], candidates: Map
     Raises: UndefinedError for CIDEr of a single picture; InputError for ids or captions that do not fit;
         MissingFileError without Java, or without CoreNLP for SPICE; PrunecapError where one of the Java programs fails.
     """
+    check_metrics(metrics)
+    return tokenized_scores(*_tokenized(references, candidates), metrics)
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raises InputError for a metric that does not exist; MissingFileError where its programs are not there."""
     wrong = [name for name in metrics if name not in METRICS]
     if wrong:
         raise InputError(f"no metric {wrong[0]!r}; choose of {', '.join(METRICS)}")
-    return tokenized_scores(*_tokenized(references, candidates), metrics)
+    import pycocoevalcap  # noqa: F401  where the extra lacks, it is told now
+    java.java_folder()  # the tokenizer's
+    if "SPICE" in metrics:
+        java.check_spice()
 
 
 def tokenized_scores(truth: dict, told: dict, metrics: Sequence[str]) -> dict[str, float]:

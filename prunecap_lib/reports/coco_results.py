@@ -6,6 +6,7 @@ Data Collection and Evaluation Server".
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,23 @@ import msgspec
 
 from ..datasets.base import CaptionDataset, ImageId, StoredId
 from ..errors import InputError
+from ..files import Kind, write_text
 from ..reading import read_json
 from ..text import one_line
-from .files import write_json
+
+
+def is_results(path: Path) -> bool:
+    """Are these results that we wrote, and nobody has changed since?"""
+    text = path.read_text(encoding="utf-8")
+    rows = json.loads(text)
+    return text == _as_text(rows) and all(row.keys() == {"image_id", "caption"} for row in rows)
+
+
+def _as_text(rows: list[dict]) -> str:
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+RESULTS = Kind("file of results as prunecap writes it", is_results)
 
 
 class _Row(msgspec.Struct):
@@ -37,9 +52,10 @@ def check_ids(ids: Iterable[ImageId]) -> None:
 
 
 def write_results(path: str | Path, texts: Mapping[ImageId, str]) -> None:
-    """Write captions by image id in COCO's results format. Raises InputError for an id that is no whole number."""
+    """Write captions by image id in COCO's results format. Raises InputError for an id that is no whole number, and for
+    a file that is something else; CheckpointError where the file system refuses."""
     check_ids(texts)
-    write_json(path, [{"image_id": id, "caption": text} for id, text in texts.items()])
+    write_text(path, _as_text([{"image_id": id, "caption": text} for id, text in texts.items()]), RESULTS)
 
 
 def ids_of_files(paths: Sequence[Path]) -> dict[Path, int]:

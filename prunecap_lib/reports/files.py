@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -16,8 +17,18 @@ import msgspec
 import torch
 
 from ..checkpoint import versions
-from ..files import write_text
+from ..errors import InputError
+from ..files import Kind, check_output_file, write_text
 from ..reading import read_json
+
+
+def is_report(path: Path) -> bool:
+    """Does a file hold what this module writes?"""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return "prunecap" in (content["provenance"] if "provenance" in content else content["runs"][0])["versions"]
+
+
+REPORT = Kind("report with provenance", is_report)
 
 
 def provenance() -> dict:
@@ -32,9 +43,18 @@ def provenance() -> dict:
                        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")}
 
 
-def write_json(path: str | Path, report: dict | list) -> None:
-    """Write a report as JSON, whole or not at all."""
-    write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, report: dict) -> None:
+    """Write a report as JSON, as a whole, and over nothing but a report. Raises InputError, CheckpointError."""
+    write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n", REPORT)
+
+
+def report_path(text: str) -> Path:
+    """For argparse's ``type``: a file to write a report to, refused before any work where it cannot be written."""
+    try:
+        check_output_file(text, REPORT)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
 
 
 class _Rows(msgspec.Struct):

@@ -17,12 +17,32 @@ from ..captioner import Caption
 from ..datasets.base import CaptionDataset, ImageId
 from ..errors import CheckpointError, PrunecapError, UndefinedError
 from ..evaluation import per_image_cider
-from ..files import write_text
+from ..files import Kind, check_output_file, check_output_folder, locked, say, write_text
 from ..preprocessing import Preprocessing
 from ..tokens import cell_size
 
 TEMPLATE = Path(__file__).with_name("report.html")
+GENERATOR = '<meta name="generator" content="prunecap">'
+PAGE = Kind("page of prunecap evaluate", lambda page: GENERATOR in page.read_text(encoding="utf-8")[:1000])
+UNFINISHED = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">{GENERATOR}<title>Unfinished</title></head>
+<body><p>This page was not finished; run the same command again.</p></body></html>
+"""
 SIDE = 320  # pixels of a small picture's longer side: sharp at the size the page shows, about 15 kB
+
+
+def check_page(path: str | Path) -> tuple[Path, Path]:
+    """The page and its folder of pictures, for ``write_html``'s path.
+
+    Raises InputError where they cannot be written, or something else would be lost.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".html":
+        page = check_output_file(path, PAGE)
+        pictures = Kind("folder of the page's pictures", lambda _: PAGE.ours(page))
+        return page, check_output_folder(page.with_name(f"{page.stem}_pictures"), pictures)
+    folder = check_output_folder(path, Kind(PAGE.what, lambda folder: PAGE.ours(folder / "index.html")))
+    return folder / "index.html", folder / "pictures"
 
 
 def write_html(path: str | Path, report: dict, dataset: CaptionDataset, captions: Mapping[ImageId, Caption | str], *,
@@ -35,35 +55,36 @@ def write_html(path: str | Path, report: dict, dataset: CaptionDataset, captions
         captions: image_id -> caption, as ``evaluate`` returns them, or plain texts.
         preprocessing: the captioner's; with it the page can fade the cells whose tokens were dropped.
 
-    Raises: CheckpointError where the file system refuses; what ``dataset.image`` raises.
+    Raises: CheckpointError where the file system refuses; what ``check_page`` and ``dataset.image`` raise.
     """
-    path = Path(path)
-    page = path if path.suffix == ".html" else path / "index.html"
-    folder = page.with_name(f"{page.stem}_pictures") if path.suffix == ".html" else path / "pictures"
+    page, folder = check_page(path)
     texts = {id: caption if isinstance(caption, str) else caption.text for id, caption in captions.items()}
     try:
         scores = {id: round(value, 4) for id, value in per_image_cider(dataset.references(), texts).items()}
     except UndefinedError:  # the report's head says why
         scores = dict.fromkeys(texts)
     rows = []
+    if not page.exists():
+        write_text(page, UNFINISHED)  # so that what a crash leaves is known for ours
+    title = f"{report.get('checkpoint') or report.get('captions_file')} on {dataset.name} {dataset.split}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for i, id in enumerate(dataset.image_ids):
-            picture = dataset.image(i)
-            name, size = f"{i:06d}.jpg", save_small(picture, folder / f"{i:06d}.jpg")
-            rows.append({"id": id, "caption": texts[id], "references": dataset.captions[i],
-                         "score": scores[id], "picture": f"{folder.name}/{name}", "size": size,
-                         **pruned_cells(captions[id], preprocessing, picture.size)})
+        with locked(folder / ".lock", say):
+            for i, id in enumerate(dataset.image_ids):
+                picture = dataset.image(i)
+                name, size = f"{i:06d}.jpg", save_small(picture, folder / f"{i:06d}.jpg")
+                rows.append({"id": id, "caption": texts[id], "references": dataset.captions[i],
+                             "score": scores[id], "picture": f"{folder.name}/{name}", "size": size,
+                             **pruned_cells(captions[id], preprocessing, picture.size)})
+            # inside <script> only "<" can end the data
+            data = json.dumps({"title": title, "report": report, "rows": rows}, ensure_ascii=False)
+            before, after = TEMPLATE.read_text(encoding="utf-8").split("{{data}}")
+            write_text(page, before.replace("{{title}}", html.escape(title)) + data.replace("<", "\\u003c") + after)
     except PrunecapError:  # a picture that cannot be read names itself
         raise
     except OSError as error:
         raise CheckpointError(f"could not write pictures into {folder}: {error.strerror or error}; free some space or "
                               "choose another place") from error
-    title = f"{report.get('checkpoint') or report.get('captions_file')} on {dataset.name} {dataset.split}"
-    # inside <script> only "<" can end the data
-    data = json.dumps({"title": title, "report": report, "rows": rows}, ensure_ascii=False).replace("<", "\\u003c")
-    before, after = TEMPLATE.read_text(encoding="utf-8").split("{{data}}")
-    write_text(page, before.replace("{{title}}", html.escape(title)) + data + after)
     return page
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..captioner import CaptionerConfig
 from ..errors import InputError
-from ..pruning import Schedule, check_scorer, check_storable, keep_count
+from ..pruning import Schedule, check_scorer, check_storable
+from ..ranges import Count, Fraction, Natural, NotNegative, Positive, Seed, Share, VocabularySize, check_ranges
 from . import presets
 
 
@@ -21,7 +21,7 @@ class TrainConfig:
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS. Scenes are drawn and need none; shards (prunecap data
     shards) may lie at an address (http, https)."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of training pictures (Scenes: how many to draw; default 20,000). None means all."""
     out: str = "runs/first"
     """Folder for the checkpoint and the log. A run found there is resumed."""
@@ -33,7 +33,7 @@ class TrainConfig:
     """What is learned: the next word of given captions; or, as a second stage, to draw captions of a high CIDEr-D
     (Rennie et al. 2017). The second needs ``start``, no teacher, and a lower learning rate: 1e-5 for a
     large encoder; photos-lite0 gained most with 3e-4 (data/results/self_critical.json)."""
-    samples: int = 5
+    samples: Count = 5
     """Captions that a self-critical run draws of each picture."""
     baseline: Literal["others", "greedy"] = "others"
     """What a drawn caption's CIDEr-D must exceed: the mean of the picture's other samples, or its greedy caption's."""
@@ -46,7 +46,7 @@ class TrainConfig:
     encoder_weights: str | None = None
     """Pretrained weights: a file that timm would read (safetensors, .pth), 'timm' to download, or 'package' for those
     of a Python package."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Side of the square picture in pixels; default: the encoder's own."""
     view: Literal["middle", "whole"] = "middle"
     """What the encoder sees of a picture: its middle, cut out as in the encoder's own training, or the whole
@@ -58,62 +58,62 @@ class TrainConfig:
     cache_pruned: bool = False
     """Store only the tokens that prune_ratio leaves. The scorer must be one that needs no decoder, like 'grid'."""
 
-    prune_ratio: float = 0.3
+    prune_ratio: Fraction = 0.3
     """Share of the visual tokens removed before cross-attention, also while training."""
     scorer: str = "pilot"
     """Which tokens stay: see prunecap_lib.pruning.SCORES ('relevance' is for captioning, not for training)."""
     schedule: Schedule | None = None
     """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, and after a slash a scorer or a
     reduction, like 0.7@3,6,9/key_norm/fuse. What prune_ratio removes is a share of those that come out."""
-    d_model: int = 192
-    layers: int = 2
-    heads: int = 4
-    ffn: int = 768
-    dropout: float = 0.1
+    d_model: Count = 192
+    layers: Count = 2
+    heads: Count = 4
+    ffn: Count = 768
+    dropout: Share = 0.1
     positions: Literal["learned", "sinusoidal"] = "learned"
     tie_weights: bool = True
 
     tokenizer: Literal["words", "bpe"] = "words"
     """'words': an id for each word of the training captions. 'bpe': ids for pieces of words, learned from them by
     byte-pair encoding, so that no word is unknown; it needs a vocabulary_size."""
-    min_count: int = 1
+    min_count: Count = 1
     """Words seen fewer times in the training captions become <unk> (bpe: such pairs are not joined)."""
-    vocabulary_size: int | None = None
+    vocabulary_size: VocabularySize | None = None
     """Keep at most this many entries, specials included (bpe: and the 256 bytes)."""
-    max_words: int = 20
+    max_words: Count = 20
     """Longer captions are cut; with bpe after so many pieces of words."""
-    captions_per_image: int = 5
+    captions_per_image: Count = 5
     """Captions of one picture in a batch; they share its keys and values."""
 
-    epochs: int = 24
-    batch_size: int = 64
+    epochs: Count = 24
+    batch_size: Count = 64
     """Pictures that a process looks at together (captions: times captions_per_image)."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches of each process before the weights move. A step then sees batch_size x processes x accumulate pictures,
     and learns from them as from one batch; only batch norm in a trained encoder still goes by batch_size."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Highest learning rate."""
-    encoder_lr: float | None = None
+    encoder_lr: Positive | None = None
     """The same of the encoder, which one that is pretrained wants lower; default: that of all."""
-    warmup: float = 0.05
+    warmup: Share = 0.05
     """Share of all steps in which the learning rate rises; then it falls along a cosine."""
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.0
-    ratio_weight: float = 2.0
+    weight_decay: NotNegative = 0.05
+    label_smoothing: Share = 0.0
+    ratio_weight: NotNegative = 2.0
     """How much it counts that a predictor keeps as many tokens as the schedule says (Rao et al. 2021, section 3.4; so
     do the next two). Only the schedule's scorer 'predictor' needs it."""
-    word_weight: float = 0.5
+    word_weight: NotNegative = 0.5
     """How much it counts that next words are as likely as the teacher, unpruned, finds them. Only with ``start``."""
-    feature_weight: float = 0.5
+    feature_weight: NotNegative = 0.5
     """How much it counts that the tokens which stay hold what the teacher's hold. Only with ``start``."""
-    clip: float = 1.0
+    clip: Positive = 1.0
     """Largest norm of the gradient."""
     fast_decode: bool = False
     """Decode and resize training pictures with torchvision instead of Pillow: about twice as fast from photographs'
     files, and single pixels differ by a step or so. Captioning, evaluation and stored features stay exact."""
-    max_unreadable: float = 0.001
+    max_unreadable: Fraction = 0.001
     """Share of the pictures that may turn out unreadable; another of their batch stands in for them."""
-    ema: float = 0.0
+    ema: Fraction = 0.0
     """Keep, validate and return a moving average of the weights with this decay, like 0.9999; 0: the weights as they
     are. In step t the decay is at most 1 - t^-0.75, so that a short run is averaged over a short time."""
     augment: bool = False
@@ -126,37 +126,35 @@ class TrainConfig:
     keeping it: less memory, the same gradients, up to a third more time."""
     compile: bool = False
     """Compile encoder and decoder with torch.compile: faster on a GPU, after minutes of compiling."""
-    seed: int = 0
-    workers: int = 0
+    seed: Seed = 0
+    workers: Natural = 0
     """Processes that load pictures."""
-    val_limit: int = 500
+    val_limit: Count = 500
     """Validation pictures looked at after every epoch."""
-    caption_every: int = 0
+    caption_every: Natural = 0
     """Epochs between two validations by captions: CIDEr-D, which also says which checkpoint is best. 0: never, and the
     best is the one of the lowest validation loss."""
-    caption_limit: int | None = 500
+    caption_limit: Count | None = 500
     """Validation pictures captioned for it (CIDEr-D depends on their number). None means all."""
-    caption_beams: int = 1
+    caption_beams: Count = 1
     """Beams of these captions; 1 is greedy."""
-    patience: int = 0
+    patience: Natural = 0
     """Stop after so many validations without a better one; 0: train all epochs."""
-    log_every: int = 20
+    log_every: Count = 20
     """Steps between two lines of metrics.jsonl."""
-    save_every: int = 1
+    save_every: Count = 1
     """Epochs between two checkpoints."""
-    keep_last: int = 0
+    keep_last: Natural = 0
     """Also keep the weights after each of the last so many epochs, in last/epoch_NNN, to average them."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     """Who else is told what metrics.jsonl is told. The command line tells TensorBoard."""
-    save_steps: int | None = None
+    save_steps: Count | None = None
     """Steps between two more of them, for epochs that are too long to lose."""
     progress: bool = True
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{name} is {value}; it must be a finite number")
-        keep_count(1, self.prune_ratio), check_scorer(self.scorer)
+        check_ranges(self)
+        check_scorer(self.scorer)
         if self.scorer == "relevance":
             raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
                              "with 'pilot', and choose 'relevance' when the trained model captions")
@@ -172,10 +170,6 @@ class TrainConfig:
             check_storable(self.scorer)
             if not self.cache_features:
                 raise InputError("cache_pruned says what is stored, and cache_features that something is; give both")
-        for name in ("d_model", "layers", "heads", "ffn", "epochs", "batch_size", "accumulate", "captions_per_image",
-                     "max_words", "log_every", "save_every", "save_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.start is not None and self.encoder_weights not in (None, "package"):
             raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "
                              f"{self.encoder_weights!r} out")
@@ -185,29 +179,12 @@ class TrainConfig:
         if self.taught and self.cache_features and (self.schedule is not None or self.cache_pruned):
             raise InputError(f"start {self.start!r} is the teacher, who sees every token, and the stored features "
                              "would be of pruned pictures; leave cache_features out")
-        if not 0 <= self.max_unreadable < 1:
-            raise InputError(f"max_unreadable is {self.max_unreadable}; it is a share, from 0 to below 1")
         if self.self_critical:
             if self.start is None:
                 raise InputError("objective 'self_critical' has no start: a captioner that knows no word draws nothing "
                                  "that scores; train with 'cross_entropy' first and name its checkpoint as start")
             if self.samples < (2 if self.baseline == "others" else 1):
                 raise InputError(f"samples is {self.samples}; baseline 'others' needs at least 2, 'greedy' 1")
-        for name in ("caption_every", "patience", "keep_last", "workers", "weight_decay", "ratio_weight", "word_weight",
-                     "feature_weight"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
-        for name in ("dropout", "label_smoothing", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
-        if self.caption_beams < 1 or self.caption_limit is not None and self.caption_limit < 1:
-            raise InputError(f"caption_beams {self.caption_beams} and caption_limit {self.caption_limit} must be at "
-                             "least 1")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is {self.ema}; it must be 0 (off) or a decay below 1, like 0.9999")
-        for name in ("lr", "clip", "encoder_lr"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
 
     @classmethod
     def seed_preset(cls, **changes) -> TrainConfig:

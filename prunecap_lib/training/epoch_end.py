@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..errors import CheckpointError
+from ..errors import PrunecapError
 from ..evaluation.reward import check_document_frequencies
 from .batches import Batches, open_split
 from .config import TrainConfig
@@ -30,7 +30,7 @@ class EpochEnd:
     def __call__(self, kept, step: int, epoch: int) -> bool:
         """Judge, tell, keep and draw; returns whether it was the last. ``kept`` is the captioner, perhaps wrapped.
 
-        Raises CheckpointError, in all processes, where the file system refuses.
+        Raises CheckpointError, in all processes, where the file system refuses, or a user's file would be lost.
         """
         captioner, every = self.accelerator.unwrap_model(kept), self.config.scored_every
         found = validate(kept, self.val, self.accelerator)
@@ -39,7 +39,7 @@ class EpochEnd:
         failed = None
         try:
             self.log.write(step=step, epoch=epoch, **found)
-        except CheckpointError as error:
+        except PrunecapError as error:
             failed = error
         raise_together(self.accelerator, failed)
         if folders := places(self.log.lines, epoch, self.config):
@@ -47,7 +47,7 @@ class EpochEnd:
             if self.accelerator.is_main_process:
                 try:
                     keep(captioner, folders, epoch, self.config, weights)
-                except CheckpointError as error:
+                except PrunecapError as error:
                     failed = error
         raise_together(self.accelerator, failed)
         if self.after_epoch and self.accelerator.is_main_process and not is_sharded(self.accelerator):

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from ..captioner import Captioner
-from ..datasets.download import say
+from ..checkpoint import CHECKPOINT
 from ..errors import TrainingStopped
 from ..evaluation import token_accuracy
-from ..files import recover_folder
+from ..files import check_output_folder, recover_folder, say
 from .average import moving_average
 from .batches import Batches, open_split
 from .config import TrainConfig
@@ -27,7 +27,7 @@ from .processes import check_same_start, device_here, one_after_another, own_ran
 from .progress import out_of_patience
 from .self_critical import SampledBatches, SelfCritical
 from .start import first_captioner, load_teacher
-from .state import Place, load_state, save, saved_place
+from .state import RUN, Place, load_state, own_folder, save, saved_place
 from .stopping import StopSignals
 from .tracking import Tracker
 
@@ -75,20 +75,28 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
     Several processes, started by ``accelerate launch`` or ``torchrun``, train one captioner: each calls this.
 
     Raises TrainingError where the loss is no longer a number, CheckpointError where ``out`` holds another
-    run; in both cases the last good checkpoint stays. TrainingStopped after SIGTERM or SIGINT: the run is saved.
+    run; in both cases the last good checkpoint stays. InputError where ``out`` holds something else, and while another
+    process trains into it. TrainingStopped after SIGTERM or SIGINT: the run is saved.
     """
-    from tqdm import tqdm
+    check_output_folder(config.folder, RUN)
     asked, config = config.precision, settle_precision(config, device_here())
     accelerator = start_accelerator(config)
+    if config.progress and accelerator.is_main_process:
+        say(precision_line(asked, config.precision, accelerator.device))
+    with own_folder(accelerator, config.folder):
+        return run(accelerator, config, after_epoch)
+
+
+def run(accelerator, config: TrainConfig, after_epoch: Callable | None) -> TrainResult:
+    """``train``, in a folder of its own."""
+    from tqdm import tqdm
     main, processes = accelerator.is_main_process, accelerator.num_processes
     torch.manual_seed(config.seed)
     folder, saved = config.folder, config.folder / "checkpoint"
-    one_after_another(accelerator, lambda: recover_folder(saved))
+    one_after_another(accelerator, lambda: recover_folder(saved, CHECKPOINT))
     dataset = open_split(config, "train", config.limit)
     place = saved_place(saved, config, processes)
     check_same_start(accelerator, step := place.step, config, saved)
-    if config.progress and main:
-        say(precision_line(asked, config.precision, accelerator.device))
     captioner = one_after_another(accelerator, lambda: Captioner.load(saved) if step else
                                   first_captioner(config, dataset.captions))
     batches, val = one_after_another(accelerator, lambda: [

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from ..captioner import Captioner
+from ..checkpoint import CHECKPOINT
 from ..devices import native_bf16
 from ..files import recover_folder
 from .config import TrainConfig
@@ -24,7 +25,7 @@ def settle_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
     if config.precision != "auto":
         return config
     saved = config.folder / "checkpoint"
-    recover_folder(saved)
+    recover_folder(saved, CHECKPOINT)
     begun = read_state(saved)["config"].get("precision") if saved.exists() else None
     if begun not in ("fp32", *_HALF):
         begun = "bf16" if native_bf16(device) else "fp32"

@@ -5,7 +5,7 @@ Nothing is remembered but the log: a resumed run reads there how good the best w
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..captioner import Captioner
+from ..checkpoint import CHECKPOINT
 from ..errors import CheckpointError
-from ..files import replace_folder
+from ..files import delete_folder, replace_folder
 from .config import TrainConfig
 from .state import signature
 
@@ -61,13 +62,13 @@ def keep(captioner: Captioner, folders: Sequence[Path], epoch: int, config: Trai
     ``weights``: the captioner's, where it holds only parts of them.
     """
     for folder in folders:
-        with replace_folder(folder) as new:
+        with replace_folder(folder, CHECKPOINT) as new:
             checkpoint.write(new, captioner, signature=signature(config), weights=weights)
     if config.keep_last:
         for old in epochs_kept(config.folder):  # those beyond this epoch are of a run that was here before
             if not epoch - config.keep_last < number(old) <= epoch:
                 try:
-                    shutil.rmtree(old)
+                    delete_folder(old, CHECKPOINT)
                 except OSError as error:
                     raise CheckpointError(f"could not delete {old}: {error.strerror or error}; see to its permissions, "
                                           "or train with --keep-last 0") from error
@@ -75,7 +76,8 @@ def keep(captioner: Captioner, folders: Sequence[Path], epoch: int, config: Trai
 
 def epochs_kept(run: str | Path) -> list[Path]:
     """The checkpoints that a run has kept of its last epochs, oldest first."""
-    return sorted((Path(run) / "last").glob("epoch_*"), key=number)
+    return sorted((folder for folder in (Path(run) / "last").glob("epoch_*")
+                   if re.fullmatch(r"epoch_\d+", folder.name) and CHECKPOINT.owns(folder)), key=number)
 
 
 def number(kept: Path) -> int:

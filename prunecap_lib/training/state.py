@@ -8,6 +8,8 @@ process (``rng.cpu`` [P, bytes]), and, where the checkpoint holds their moving a
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..errors import CheckpointError
+from ..checkpoint import CHECKPOINT
+from ..errors import CheckpointError, PrunecapError
 from ..evaluation.reward import reward_signature
-from ..files import file_sha256, replace_folder
-from ..reading import Count, Natural, open_file, read_json
+from ..files import Kind, alone, file_sha256, replace_folder
+from ..ranges import Count, Natural
+from ..reading import open_file, read_json
 from .config import TrainConfig
 from .processes import is_sharded, raise_together
 
@@ -31,6 +35,7 @@ _FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "save_
 
 
 _AGAIN = "copy the run's folder again as a whole, or train into another"
+LOCK = ".prunecap.lock"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,34 @@ class Place:
     step: int = 0
     epochs: int = 0
     """How many are finished, their validation included."""
+
+
+def is_run(folder: Path) -> bool:
+    """Was this folder written by a run, finished or not?"""
+    if (folder / LOCK).is_file() or (folder / "checkpoint" / "state.json").is_file():
+        return True
+    with (folder / "metrics.jsonl").open(encoding="utf-8") as log:
+        return {"step", "seconds"} <= json.loads(log.readline()).keys()
+
+
+RUN = Kind("run of prunecap train", is_run)
+
+
+@contextmanager
+def own_folder(accelerator, folder: Path) -> Iterator[None]:
+    """Inside, this run alone writes into its folder. To be called in all processes.
+
+    Raises InputError where another process trains into it.
+    """
+    failed = None
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(alone(folder / LOCK, f"run {folder}"))
+            except PrunecapError as error:
+                failed = error
+        raise_together(accelerator, failed)
+        yield
 
 
 def _same_run(config: TrainConfig) -> dict:
@@ -79,10 +112,10 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
     failed = None
     if accelerator.is_main_process:
         try:
-            with replace_folder(folder) as new:
+            with replace_folder(folder, CHECKPOINT) as new:
                 checkpoint.write(new, accelerator.unwrap_model(kept), signature=signature(config), weights=weights)
                 _write_state(new, tensors, accelerator, config, place)
-        except CheckpointError as error:
+        except PrunecapError as error:
             failed = error
     raise_together(accelerator, failed)
 

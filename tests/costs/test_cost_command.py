@@ -113,9 +113,9 @@ def test_amounts_of_memory():
 @pytest.mark.parametrize("arguments, says", [
     (["--encoder", "vit_bse_patch16_224"], "did you mean vit_base_patch16_224"),
     (["--encoder", "vit", "--gpu-memory", "24 apples"], "24 apples"), (["--gpu-memory", "0GB"], "0GB"),
-    (["--checkpoint", "MODEL", "--prune-ratio", "1"], "--prune-ratio 1"),
-    (["--checkpoint", "MODEL", "--prune-ratio=-0.1"], "--prune-ratio -0.1"),
-    (["--encoder", "vit", "--prune-ratio", "1", "--gpu-memory", "1GB"], "--prune-ratio 1"),
+    (["--checkpoint", "MODEL", "--prune-ratio", "1"], "--prune-ratio is 1.0"),
+    (["--checkpoint", "MODEL", "--prune-ratio=-0.1"], "--prune-ratio is -0.1"),
+    (["--encoder", "vit", "--prune-ratio", "1", "--gpu-memory", "1GB"], "--prune-ratio is 1.0"),
     (["--checkpoint", "MODEL", "--encoder", "vit"], "cannot go together"),
     (["--checkpoint", "MODEL", "--schedule", "5%@2,4"], "more than 5.0%"),
     (["--checkpoint", "MODEL", "--schedule", "half%@2"], "'half%@2' cannot be read"),

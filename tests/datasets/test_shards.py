@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from shard_photos import photos
 
+from prunecap_lib import files
 from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset, shards
 from prunecap_lib.datasets.shard_build import build_shards, bytes_a_picture
 from prunecap_lib.datasets.shard_index import ShardSettings
@@ -178,7 +179,8 @@ def test_a_stop_between_shards_keeps_the_finished_ones(source, tmp_path, monkeyp
     assert len(open_dataset("shards", split="train", root=tmp_path)) == 23
 
 
-def test_a_full_disk_leaves_nothing_half_written(source, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_LEAST", 0)  # it becomes full while they are built
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))  # no file may grow beyond this, as on a full disk
     try:

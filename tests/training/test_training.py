@@ -14,6 +14,7 @@ from close import assert_close
 
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError
+from prunecap_lib.files import alone
 from prunecap_lib.text import PAD
 from prunecap_lib.training import loop
 from prunecap_lib.training.batches import Batches, open_split
@@ -21,6 +22,7 @@ from prunecap_lib.training.loop import learning_rate
 from prunecap_lib.training.monitor import CLOCKS
 from prunecap_lib.training.objective import next_words
 from prunecap_lib.training.start import new_captioner
+from prunecap_lib.training.state import LOCK, RUN
 
 
 def tiny(out, **changes):
@@ -115,6 +117,27 @@ def test_a_finished_run_is_left_alone(unbroken):
     assert again.history == unbroken.history
 
 
+def test_a_folder_is_one_trainings_at_a_time(unbroken):
+    before = (unbroken.out / "metrics.jsonl").read_bytes()
+    with alone(unbroken.out / LOCK, "x"), pytest.raises(InputError, match=r"unbroken: another process .* \(process "):
+        train(tiny(unbroken.out))
+    assert (unbroken.out / "metrics.jsonl").read_bytes() == before
+    train(tiny(unbroken.out))  # the lock is given back
+
+
+def test_only_a_runs_folder_is_trained_into(tmp_path):
+    """A user's folder stays as it is, whatever its files are called; a run is known before its first checkpoint."""
+    (tmp_path / "metrics.jsonl").write_text('{"accuracy": 0.9}\n')
+    with pytest.raises(InputError, match="left as it is"):
+        train(tiny(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0, "seconds": 1.0}\n')
+    assert RUN.owns(tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / LOCK).touch()
+    assert RUN.owns(tmp_path)
+
+
 def test_another_runs_folder_is_refused(unbroken):
     with pytest.raises(CheckpointError, match="lr 0.003 -> 0.002"):
         train(tiny(unbroken.out, lr=2e-3))
@@ -136,7 +159,7 @@ def test_nan_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, says", [
-    (dict(prune_ratio=1.0), "prune ratio"), (dict(scorer="luck"), "scorer"),
+    (dict(prune_ratio=1.0), "prune_ratio"), (dict(scorer="luck"), "scorer"),
     (dict(scorer="relevance"), "cannot train.*'pilot'"), (dict(epochs=0), "epochs"),
     (dict(lr=0.0), "lr"), (dict(lr=float("nan")), "lr"), (dict(cache_features=True), "freeze_encoder"),
     (dict(cache_pruned=True, scorer="grid"), "give both"), (dict(workers=-1), "workers"), (dict(d_model=0), "d_model"),

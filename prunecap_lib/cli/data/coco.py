@@ -39,8 +39,11 @@ class CocoCommand:
     """Compare the bytes of every file that was unpacked here with its checksum, at once or any time later."""
 
     def run(self) -> None:
-        from ...datasets.coco_download import COCO, get_coco
+        from ...datasets.coco_download import COCO, FOLDER, get_coco
+        from ...files import check_output_folder
 
+        if not os.path.isdir(self.root):
+            check_output_folder(self.root, FOLDER)
         lie_there = [year for year in (2017, 2014) if (self.root / f"train{year}").is_dir()]
         coco = COCO[self.year or (lie_there or [2017])[0]]
         mirrors = self.mirror or tuple(filter(None, os.environ.get("PRUNECAP_MIRRORS", "").split(",")))

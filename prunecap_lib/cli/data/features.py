@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import InputError
+from ...ranges import Count, Fraction, Natural
 from ..options import Computing, set_schedule
 
 
@@ -19,7 +20,7 @@ class FeaturesCommand(Computing):
     split: str = "train"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first so many pictures."""
     checkpoint: str | None = None
     """The encoder of this captioner: a name under data/checkpoints, or a folder."""
@@ -27,20 +28,20 @@ class FeaturesCommand(Computing):
     """Or an encoder by name, as in training; it needs encoder_weights."""
     encoder_weights: str | None = None
     """Pretrained weights: a safetensors file, 'timm' to download, or 'package' for a Python package's."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Side of the square picture in pixels; default: the encoder's own."""
     view: Literal["middle", "whole"] = "middle"
     """What the encoder sees of a picture: its middle, or the whole picture squeezed into the square."""
     schedule: str | None = None
     """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9; 'none' keeps all."""
-    prune_ratio: float = 0.0
+    prune_ratio: Fraction = 0.0
     """Share of the tokens that is not stored. Train with the same ratio and scorer, and --cache-pruned."""
     scorer: str | None = None
     """Which tokens are stored then: one that needs no decoder, like 'grid' or 'norm_largest'."""
     out: Path | None = None
     """Folder of the features; default: where training looks for them, under data/features."""
-    batch_size: int = 32
-    workers: int = 0
+    batch_size: Count = 32
+    workers: Natural = 0
     """Processes that decode pictures."""
     forecast: bool = False
     """Say how much disk and time it takes, and stop."""
@@ -49,10 +50,12 @@ class FeaturesCommand(Computing):
     def run(self) -> None:
         from ...datasets import open_dataset
         from ...datasets.feature_forecast import forecast_features
-        from ...datasets.features import FeatureCache
+        from ...datasets.features import FeatureCache, check_cache_folder
         options = dict(pruned=self.pruned(), batch_size=self.batch_size, workers=self.workers,
                        bf16=None if self.dtype == "auto" else self.dtype == "bf16")
         device = self.find_device()
+        if self.out is not None:
+            check_cache_folder(self.out)
         encoder = self.frozen_encoder().requires_grad_(False).eval().to(device)
         dataset = open_dataset(self.dataset, split=self.split, root=self.root, limit=self.limit,
                                size=encoder.image_size)
@@ -70,8 +73,7 @@ class FeaturesCommand(Computing):
         print(f"features: {cache.folder}")
 
     def pruned(self) -> tuple[str, float] | None:
-        from ...pruning import STORABLE, check_storable, keep_count
-        keep_count(1, self.prune_ratio)
+        from ...pruning import STORABLE, check_storable
         if self.prune_ratio == 0:
             return None
         if self.scorer is None:

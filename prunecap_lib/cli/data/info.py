@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import InputError, printable
+from ...ranges import Count, VocabularySize
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,10 @@ class InfoCommand:
     split: str = "val"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""
-    limit: int | None = None
-    vocabulary_size: int | None = None
+    limit: Count | None = None
+    vocabulary_size: VocabularySize | None = None
     """Entries of the vocabulary, specials included (the seed preset has 2033)."""
-    min_count: int | None = None
+    min_count: Count | None = None
     """Leave words out that the training captions have fewer times."""
 
     def run(self) -> None:

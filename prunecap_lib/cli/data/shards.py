@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...ranges import Count, Fraction, JpegQuality, Natural, PerShard, Side
+
 
 @dataclass(frozen=True)
 class ShardsCommand:
@@ -30,17 +32,17 @@ class ShardsCommand:
     split: str = "train"
     root: str | None = None
     """Folder of the photographs; default: PRUNECAP_PHOTOS."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first so many pictures."""
-    side: int = 256
+    side: Side = 256
     """Pixels of the shorter side; smaller pictures are not enlarged. For encoders of 224 pixels, 256."""
-    quality: int = 90
+    quality: JpegQuality = 90
     """Of the JPEGs, 1 to 95."""
-    per_shard: int = 1000
+    per_shard: PerShard = 1000
     """Pictures in a shard."""
-    workers: int = 0
+    workers: Natural = 0
     """Processes that decode and resize, beside the one that writes."""
-    max_unreadable: float = 0.001
+    max_unreadable: Fraction = 0.001
     """Share of the pictures that may be left out because they cannot be read."""
     progress: bool = True
 
@@ -48,10 +50,12 @@ class ShardsCommand:
         from tqdm import tqdm
 
         from ...datasets import open_dataset
-        from ...datasets.shard_build import build_shards
+        from ...datasets.shard_build import SHARDS, build_shards
         from ...datasets.shard_index import ShardSettings, split_folder
+        from ...files import check_output_folder
 
         settings = ShardSettings(self.side, self.quality, self.per_shard)
+        check_output_folder(self.out, SHARDS)
         dataset = open_dataset(self.dataset, split=self.split, root=self.root, limit=self.limit,
                                size=self.side if self.dataset == "scenes" else None)
         index = build_shards(dataset, self.out, settings, workers=self.workers, max_unreadable=self.max_unreadable,

@@ -6,10 +6,10 @@ in it, ``shapes``, ``backgrounds`` and ``paint`` draw it, ``grammar`` words it, 
 ``coco_files`` writes COCO's format.
 """
 
-from .coco_files import write_coco
+from .coco_files import SCENES, write_coco
 from .dataset import Scene, ScenesDataset, make_scenes
 from .scores import ATTRIBUTES, scene_accuracy
 from .world import BACKGROUNDS, COLOURS, HELD_OUT, KINDS, RELATIONS, SIZES, SPLITS, Group, Thing
 
-__all__ = ["ATTRIBUTES", "BACKGROUNDS", "COLOURS", "HELD_OUT", "KINDS", "RELATIONS", "SIZES", "SPLITS", "Group",
-           "Scene", "ScenesDataset", "Thing", "make_scenes", "scene_accuracy", "write_coco"]
+__all__ = ["ATTRIBUTES", "BACKGROUNDS", "COLOURS", "HELD_OUT", "KINDS", "RELATIONS", "SCENES", "SIZES", "SPLITS",
+           "Group", "Scene", "ScenesDataset", "Thing", "make_scenes", "scene_accuracy", "write_coco"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import CheckpointError, InputError
+from ...files import Kind, check_output_file, check_output_folder, locked, say, write_text
 from .world import KINDS
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ _FAMILIES = {
     "boat": "vehicle",
     "house": "building",
 }
+_FILE = Kind("file of Scenes", lambda path: path.read_bytes().startswith(b'{"info":{"description":"Scenes, '))
+SCENES = Kind("folder of Scenes", lambda folder: any(map(_FILE.owns, folder.glob("*.json"))) or (
+    all(re.fullmatch(r"scenes_\w+\.png", path.name) for path in (folder / "images").iterdir())))  # it was stopped
 CATEGORIES = [
     {"id": number, "name": kind, "supercategory": _FAMILIES.get(kind, "household")}
     for number, kind in enumerate(KINDS, start=1)
@@ -39,7 +44,8 @@ def write_coco(scenes: Sequence[Scene], folder: str | Path) -> dict[str, Path]:
 
     Masks are of the visible pixels, run-length encoded by pycocotools; boxes are (x, y, width, height) in
     pixels. Each annotation also says the thing's colour, size and group. Returns the paths {"images",
-    "captions", "instances"}. Raises: InputError for no scenes or scenes of several splits.
+    "captions", "instances"}. Raises: InputError for no scenes or scenes of several splits, and where something else
+    would be lost; CheckpointError where the file system refuses.
     """
     splits = {scene.split for scene in scenes}
     if len(splits) != 1:
@@ -47,16 +53,16 @@ def write_coco(scenes: Sequence[Scene], folder: str | Path) -> dict[str, Path]:
             f"write_coco: got scenes of {len(splits)} splits, but a COCO file holds exactly one; "
             "call it once for each split"
         )
-    split, folder = splits.pop(), Path(folder)
+    split, folder = splits.pop(), check_output_folder(folder, SCENES)
     paths = {
         "images": folder / "images",
         "captions": folder / f"captions_{split}.json",
         "instances": folder / f"instances_{split}.json",
     }
-    paths["images"].mkdir(parents=True, exist_ok=True)
+    for name in ("captions", "instances"):
+        check_output_file(paths[name], _FILE)
     images, captions, instances = [], [], []
     for scene in scenes:
-        scene.image.save(paths["images"] / scene.file_name)
         images.append(
             {"id": scene.id, "file_name": scene.file_name, "width": scene.size, "height": scene.size}
         )
@@ -66,11 +72,19 @@ def write_coco(scenes: Sequence[Scene], folder: str | Path) -> dict[str, Path]:
         ]
         instances += _annotations(scene)
     info = {"description": f"Scenes, {split} split", "version": "1"}
-    _write(paths["captions"], {"info": info, "licenses": [], "images": images, "annotations": captions})
-    _write(
-        paths["instances"],
-        {"info": info, "licenses": [], "images": images, "annotations": instances, "categories": CATEGORIES},
-    )
+    try:
+        paths["images"].mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock", say):
+            for scene in scenes:
+                scene.image.save(paths["images"] / scene.file_name)
+            _write(paths["captions"], {"info": info, "licenses": [], "images": images, "annotations": captions})
+            _write(
+                paths["instances"],
+                {"info": info, "licenses": [], "images": images, "annotations": instances, "categories": CATEGORIES},
+            )
+    except OSError as error:
+        raise CheckpointError(f"could not write scenes into {folder}: {error.strerror or error}; make room or name "
+                              "another folder, then run the same command") from error
     return paths
 
 
@@ -99,4 +113,4 @@ def _annotations(scene: Scene) -> list[dict]:
 
 
 def _write(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=None, separators=(",", ":")) + "\n")

@@ -14,7 +14,8 @@ from msgspec import Meta
 
 from .errors import InputError
 
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+_MOST = 2**31 - 1
+Count = Annotated[int, Meta(ge=1, le=_MOST)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -24,7 +25,7 @@ NotNegative = Annotated[float, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=16, le=4096)]  # of a picture, in pixels
 JpegQuality = Annotated[int, Meta(ge=1, le=95)]
 PerShard = Annotated[int, Meta(ge=1, le=100_000)]
-VocabularySize = Annotated[int, Meta(ge=5, le=2**31 - 1)]  # four special entries and a word
+VocabularySize = Annotated[int, Meta(ge=5, le=_MOST)]  # four special entries and a word
 
 
 @cache
@@ -42,10 +43,11 @@ def is_within(value: float, allowed: Meta) -> bool:
         and (allowed.le is None or value <= allowed.le) and (allowed.lt is None or value < allowed.lt))
 
 
-def in_words(allowed: Meta) -> str:
-    """As in "at least 0 and below 1"."""
+def in_words(allowed: Meta, value: float = 0) -> str:
+    """As in "at least 0 and below 1". What a machine's numbers can hold is said of a ``value`` beyond it alone."""
     bounds = {"at least": allowed.ge, "above": allowed.gt, "at most": allowed.le, "below": allowed.lt}
-    return " and ".join(f"{words} {bound:,}" for words, bound in bounds.items() if bound is not None)
+    return " and ".join(f"{words} {bound:,}" for words, bound in bounds.items()
+                        if bound is not None and (bound < _MOST or value > bound))
 
 
 def check_ranges(settings: Any, spelled: Callable[[str], str] = str) -> None:
@@ -53,4 +55,4 @@ def check_ranges(settings: Any, spelled: Callable[[str], str] = str) -> None:
     for name, allowed in ranges(type(settings)).items():
         value = getattr(settings, name)
         if value is not None and not is_within(value, allowed):
-            raise InputError(f"{spelled(name)} is {value}; it must be {in_words(allowed)}")
+            raise InputError(f"{spelled(name)} is {value}; it must be {in_words(allowed, value)}")

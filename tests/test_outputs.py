@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import get_type_hints
 
-import matplotlib.pyplot  # noqa: F401  it looks for fonts once, and keeps what it finds at home
+import matplotlib.pyplot as plt  # it looks for fonts once, and keeps what it finds at home
 import pytest
 import torch
 from msgspec import Meta
@@ -160,9 +160,11 @@ def model(tmp_path_factory):
 
 
 def test_what_a_command_wrote_it_may_write_again(model, here, capsys, monkeypatch):
-    monkeypatch.setattr(metrics.java, "ptb_tokenize", list)  # no Java, which takes its time to start
-    captions = ["evaluate", "--checkpoint", model, "--limit", 3, "--max-length", 3, "--metrics", "CIDEr",
-                "--no-progress"]
+    monkeypatch.setattr(metrics.java, "ptb_tokenize", list)  # no Java, and nothing in the figures: both take their time
+    for draw in ("draw_caption", "plot_ledger"):
+        monkeypatch.setattr(f"prunecap_lib.plotting.{draw}", lambda *_: plt.figure())
+    captions = ["evaluate", "--checkpoint", model, "--dataset", "scenes", "--limit", 3, "--max-length", 3,
+                "--metrics", "CIDEr", "--no-progress"]
     for command in (["caption", "a.png", "--checkpoint", model, "--max-length", 3, "--figure", "new/one.png"],
                     ["caption", "a.png", "b.png", "--checkpoint", model, "--max-length", 3, "--figure", "new/many"],
                     ["caption", "a1.png", "--checkpoint", model, "--max-length", 3, "--results", "new/results.json"],

@@ -181,6 +181,7 @@ def test_a_loaded_checkpoint_captions_the_same(run, method):
         assert " ".join(re.sub("<eos>|�", "", shown).split()) == one.text
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(run, tmp_path, monkeypatch):
     from prunecap_lib.training import loop
     plain, seen = loop.objective, []
@@ -202,6 +203,7 @@ def test_a_resumed_run_equals_an_unbroken_one(run, tmp_path, monkeypatch):
         train(replace(config, tokenizer="words"))
 
 
+@pytest.mark.slow
 def test_evaluation(run):
     report, captions = evaluate(run.captioner, open_dataset("scenes", split="test", limit=8), metrics=("CIDEr",),
                                 max_length=30)

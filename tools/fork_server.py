@@ -1,6 +1,6 @@
 """How do many processes start in the time of one? Each is forked from a process that has imported what all of them use.
 
-``SERVER`` is for unit tests that need another process. As a plugin of pytest this lets nbval's kernels start so, too.
+``fork`` is for unit tests that need another process. As a plugin of pytest this lets nbval's kernels start so, too.
 Authors' runs (tools/run_chapters.py) do not: there every kernel imports everything afresh, as a reader's does.
 """
 
@@ -14,6 +14,7 @@ import runpy
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
@@ -22,6 +23,19 @@ SERVER = multiprocessing.get_context("forkserver")
 # Not pyplot: when it is imported, it looks for the kernel that it draws in.
 SERVER.set_forkserver_preload(["ipykernel.kernelapp", "matplotlib.figure", "matplotlib.backends.backend_agg",
                                "torch._dynamo", "timm", "accelerate", "pycocotools.coco"])
+
+
+def fork(target: Callable, *arguments) -> multiprocessing.process.BaseProcess:
+    """Start ``target(*arguments)`` in another process, with the environment of this one."""
+    process = SERVER.Process(target=_run, args=(target, arguments, dict(os.environ)))
+    process.start()
+    return process
+
+
+def _run(target, arguments, environment):
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)
 
 
 def pytest_configure(config):
@@ -37,8 +51,7 @@ class ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], *, env: dict[str, str], cwd: str | None = None, **_):
         path = subprocess.check_output([sys.executable, "-c", "import json, sys; print(json.dumps(sys.path))"], env=env)
         arguments = [*cmd[3:], f"--IPKernelApp.parent_handle={os.getpid()}"]  # a kernel without one greets a terminal
-        process = SERVER.Process(target=run_kernel, args=(arguments, str(cwd or "."), env, json.loads(path)))
-        process.start()
+        process = fork(run_kernel, arguments, str(cwd or "."), env, json.loads(path))
         self.process, self.pid, self.cwd = Popen(process), process.pid, cwd
         return self.connection_info
 

@@ -47,7 +47,7 @@ def test_without_avx2_nothing_asks_for_it(monkeypatch, tmp_path, capsys):
 
 # What starts an interpreter, a kernel or a server of processes.
 STARTS = re.compile(r"sys\.executable, '-[cm]'|NotebookClient|run_chapters\.(run|execute)\(|runpytest|"
-                    r"(?<!os\.)\bfork\(|train_until_there|run_script|run_two_workers")
+                    r"(?<!os\.)\bfork\(|train_until_there|run_script")
 QUICK = {"test_help_loads_not_even_torch"}
 
 

@@ -332,6 +332,7 @@ def test_two_workers_read_each_picture_once(source, out, context):
     assert all(size == data._length[i] for i, size, _ in read)
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_training_reads(tmp_path, capsys):
     from prunecap_lib.cli import main
 

@@ -37,6 +37,7 @@ class Nothing:
         return 0.0, [0.0] * len(references)
 
 
+@pytest.mark.slow
 def test_coco_scores_our_results_as_we_do(coco, tmp_path, monkeypatch):
     paths, data, texts = coco
     write_results(tmp_path / "captions_val2014_prunecap_results.json", texts)
@@ -101,6 +102,7 @@ def test_ids_of_file_names(tmp_path):
         ids_of_files([tmp_path / "000000000007.jpg", tmp_path / "b7.jpg"])
 
 
+@pytest.mark.slow
 def test_commands(coco, captioner, tmp_path, capsys):
     """evaluate writes results, a page and a report; the results score the same again; caption needs no references."""
     few = open_dataset("scenes", split="test", limit=4)

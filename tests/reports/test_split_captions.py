@@ -4,18 +4,18 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fork_server import fork
 from prunecap_lib import Captioner
 from prunecap_lib.cli import main
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.evaluation import java
-from prunecap_lib.reports import caption_split, captions, dealt_to_others, evaluate, split_accuracy
+from prunecap_lib.reports import caption_split, captions, dealt_to_others, evaluate, processes, split_accuracy
 
 
 def as_process(monkeypatch, index, count):
@@ -79,45 +79,39 @@ def test_each_picture_is_encoded_once_and_each_caption_tokenized_once(monkeypatc
     assert report["token_accuracy"] == round(split_accuracy(captioner, dataset, batch_size=4, seed=1), 4)
 
 
-WORKER = """
-import json, sys
-from prunecap_lib import Captioner
-from prunecap_lib.cli import main
-from prunecap_lib.datasets import open_dataset
-from prunecap_lib.evaluation import java
-from prunecap_lib.reports import caption_split, processes, split_accuracy
-
-folder = sys.argv[1]
-if processes().process_index == 1:
-    java.ptb_tokenize = None  # only the main process may score
-main(["evaluate", "--checkpoint", f"{folder}/model", "--limit", "13", "--batch-size", "4", "--metrics", "CIDEr",
-      "--no-progress", "--out", f"{folder}/many.json"])
-captioner, found = Captioner.load(f"{folder}/model"), {}
-for n in (13, 3):  # 3: one batch, and a process with nothing to do
-    dataset = open_dataset("scenes", split="test", limit=n)
-    found[n] = [caption.log_prob for caption in caption_split(captioner, dataset, batch_size=4).values()]
-    found[f"accuracy {n}"] = split_accuracy(captioner, dataset, batch_size=4)
-captioner.encoder.set_schedule(None)
-found["cached"] = [caption.text for caption in caption_split(captioner, dataset, cache_features=True).values()]
-json.dump(found, open(f"{folder}/{processes().process_index}-of-{processes().num_processes}.json", "w"))
-"""
+def work(folder, told):
+    """What one of the processes does; what it prints goes to a file."""
+    os.environ.update(told)
+    os.dup2(os.open(f"{folder}/printed-{told['RANK']}", os.O_CREAT | os.O_WRONLY), 1)
+    if processes().process_index == 1:
+        java.ptb_tokenize = None  # only the main process may score
+    main(["evaluate", "--checkpoint", f"{folder}/model", "--limit", "13", "--batch-size", "4", "--metrics", "CIDEr",
+          "--no-progress", "--out", f"{folder}/many.json"])
+    captioner, found = Captioner.load(f"{folder}/model"), {}
+    for n in (13, 3):  # 3: one batch, and a process with nothing to do
+        dataset = open_dataset("scenes", split="test", limit=n)
+        found[n] = [caption.log_prob for caption in caption_split(captioner, dataset, batch_size=4).values()]
+        found[f"accuracy {n}"] = split_accuracy(captioner, dataset, batch_size=4)
+    captioner.encoder.set_schedule(None)
+    found["cached"] = [caption.text for caption in caption_split(captioner, dataset, cache_features=True).values()]
+    with open(f"{folder}/{processes().process_index}-of-{processes().num_processes}.json", "w") as file:
+        json.dump(found, file)
 
 
 @pytest.mark.slow
 def test_two_real_processes_find_what_one_finds(captioner, dataset, tmp_path, capsys):
     captioner.save(tmp_path / "model")
-    (tmp_path / "worker.py").write_text(WORKER)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     # what torchrun and accelerate launch tell their processes, without the seconds that these take to start
-    told = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-                         "PRUNECAP_DATA": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    started = [subprocess.Popen([sys.executable, tmp_path / "worker.py", tmp_path], text=True,
-                                env=told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in (0, 1)]
-    (out, problems), (nothing, more_problems) = (process.communicate(timeout=300) for process in started)
-    assert [process.returncode for process in started] == [0, 0], problems + more_problems
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+            "PRUNECAP_DATA": str(tmp_path)}
+    started = [fork(work, str(tmp_path), told | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+    for process in started:
+        process.join(300)
+    assert [process.exitcode for process in started] == [0, 0]
+    out, nothing = ((tmp_path / f"printed-{rank}").read_text() for rank in (0, 1))
     assert '"CIDEr"' in out and nothing == ""
     first, second = (json.loads((tmp_path / f"{i}-of-2.json").read_text()) for i in (0, 1))
     assert first == second

@@ -37,6 +37,7 @@ def test_auto_is_what_the_device_is_good_at(tmp_path, native, has, expected):
     assert precision_on(auto, "cpu") == expected and precision_on(auto, "cuda") == "bf16"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_it_began_with(tmp_path, native, capsys):
     native(True)
     auto = tiny(tmp_path, precision="auto", limit=8, epochs=1, progress=True)

@@ -1,14 +1,10 @@
 """Does a run with all of the recipe keep the average, know its best, stop in time, and survive being killed?"""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from other_process import train_until_there
 from test_training import same, timeless, tiny, weights
 
 from prunecap_lib import Captioner, train
@@ -64,6 +60,7 @@ def test_the_encoder_learns_at_its_own_rate(tmp_path):
     assert moved["projection.linear.weight"] > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 5, 6])
 def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken, stop):
     """Before the first checkpoint, right after it, and in the middle of the fourth epoch."""
@@ -86,20 +83,11 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
 @pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(tmp_path, unbroken):
     config = recipe(tmp_path / "killed")
-    code = ("import torch; torch.set_num_threads(1)\nfrom prunecap_lib import TrainConfig, train\n"
-            f"train(TrainConfig(**{asdict(config)!r}))")
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not (config.folder / "last" / "epoch_003").exists():  # the checkpoint is that of the second epoch
-        assert process.poll() is None or process.returncode == 0, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    train_until_there(config, config.folder / "last" / "epoch_003")  # the checkpoint is that of the second epoch
     assert equal(train(config), unbroken)
 
 
+@pytest.mark.slow
 def test_captions_say_which_epoch_was_best_and_when_to_stop(tmp_path, monkeypatch):
     """CIDEr-D as given: the second epoch is best, and after two that are not better the run ends."""
     given = {1: 0.2, 2: 0.5, 3: 0.4, 4: 0.5, 5: 0.9}

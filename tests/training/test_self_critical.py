@@ -165,6 +165,7 @@ def test_a_step_draws_the_same_however_it_is_shared_out(start, processes, accumu
         assert [ticket for part in parts for ticket in part.ids.tolist() if part.weights[1]] == tickets
 
 
+@pytest.mark.slow
 def test_accumulated_parts_push_as_one_batch(start, tmp_path):
     config = tiny(tmp_path / "one", start=start, scorer="pilot", dropout=0.0, epochs=1)
     with trained_in_double():

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from other_process import run_script
 from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, cli, costs, train
@@ -119,12 +118,9 @@ def test_a_validation_that_was_not_saved_is_told_once(tmp_path, unbroken):
 
 @pytest.mark.slow
 def test_kill_nine(tmp_path):
-    command = [sys.executable, "benchmarks/kills.py", "--times", "2", "--epochs", "2", "--json",
-               str(tmp_path / "kills.json")]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-                          timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "kills.json").read_text())
+    told = tmp_path / "kills.json"
+    assert run_script(ROOT / "benchmarks" / "kills.py", ["--times", "2", "--epochs", "2", "--json", str(told)]) == 0
+    report = json.loads(told.read_text())
     assert report["same_weights"] == [True] and sum(kill["killed"] for kill in report["kills"]) == 2
 
 

@@ -1,16 +1,12 @@
 """Does a run learn, stop, go on and fail as it should?"""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from close import assert_close
+from other_process import train_until_there
 
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError
@@ -96,17 +92,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
 @pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(tmp_path, unbroken):
     config = tiny(tmp_path / "killed")
-    code = ("import torch; torch.set_num_threads(1)\nfrom prunecap_lib import TrainConfig, train\n"
-            f"train(TrainConfig(**{asdict(config)!r}))")
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not (config.folder / "checkpoint" / "state.json").exists():
-        assert process.poll() is None or process.returncode == 0, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    train_until_there(config, config.folder / "checkpoint" / "state.json")
     assert same(weights(train(config).captioner), weights(unbroken.captioner))
 
 

@@ -85,8 +85,8 @@ def work(folder, told):
     os.dup2(os.open(f"{folder}/printed-{told['RANK']}", os.O_CREAT | os.O_WRONLY), 1)
     if processes().process_index == 1:
         java.ptb_tokenize = None  # only the main process may score
-    main(["evaluate", "--checkpoint", f"{folder}/model", "--limit", "13", "--batch-size", "4", "--metrics", "CIDEr",
-          "--no-progress", "--out", f"{folder}/many.json"])
+    main(["evaluate", "--checkpoint", f"{folder}/model", "--dataset", "scenes", "--limit", "13", "--batch-size", "4",
+          "--metrics", "CIDEr", "--no-progress", "--out", f"{folder}/many.json"])
     captioner, found = Captioner.load(f"{folder}/model"), {}
     for n in (13, 3):  # 3: one batch, and a process with nothing to do
         dataset = open_dataset("scenes", split="test", limit=n)
@@ -122,8 +122,8 @@ def test_two_real_processes_find_what_one_finds(captioner, dataset, tmp_path, ca
         assert first[f"accuracy {n}"] == split_accuracy(loaded, some, batch_size=4)
     assert len(first["cached"]) == 3 and len(list((tmp_path / "features").glob("[!.]*"))) == 1
 
-    main(["evaluate", "--checkpoint", str(tmp_path / "model"), "--limit", "13", "--batch-size", "4", "--metrics",
-          "CIDEr", "--no-progress", "--out", str(tmp_path / "one.json")])
+    main(["evaluate", "--checkpoint", str(tmp_path / "model"), "--dataset", "scenes", "--limit", "13", "--batch-size",
+          "4", "--metrics", "CIDEr", "--no-progress", "--out", str(tmp_path / "one.json")])
     one, many = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "many"))
     assert (one.pop("provenance")["processes"], many.pop("provenance")["processes"]) == (1, 2)
     del one["seconds"], many["seconds"]

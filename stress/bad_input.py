@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from cases import BINARIES, FAMILIES, READERS, Case
@@ -168,9 +169,9 @@ def main() -> None:
     os.environ["PRUNECAP_CACHE"] = tempfile.mkdtemp()
     import torch
 
-    import prunecap_lib.cli.cost
-    import prunecap_lib.cli.evaluate
-    import prunecap_lib.cli.train  # noqa: F401  loaded once, in the parent
+    from prunecap_lib.cli import COMMANDS
+    for command in COMMANDS:  # loaded once, in the parent
+        import_module(f"prunecap_lib.cli.{command}")
     torch.set_num_threads(1)
     scratch = Path(tempfile.mkdtemp())
     template = scratch / "template"

@@ -193,7 +193,8 @@ def pairs(template: Path) -> Iterator[Case]:
         yield Case(f"COCO: file_name {name[:30]!r}", EVALUATE,
                    edit(captions, lambda c, name=name: c["images"][0].update(file_name=name)))
         yield Case(f"Karpathy: filename {name[:30]!r}", KARPATHY + ["--split", "train"],
-                   edit(karpathy, lambda c, name=name: c["images"][0].update(filename=name)))
+                   edit(karpathy, lambda c, name=name: c["images"][0].update(filename=name)),
+                   expect="refused" if ".." in name or "\0" in name or name in ("", ".") else "any")  # found by number
     yield Case("Karpathy: one id twice", KARPATHY + ["--split", "train"],
                edit(karpathy, lambda c: both(c["images"][0], c["images"][1], cocoid=1)))
     for what in ("image_ids", "captions", "offsets", "lengths"):
@@ -208,8 +209,8 @@ def pairs(template: Path) -> Iterator[Case]:
                edit("captions.json", lambda c: [a.update(image_id=str(a["image_id"])) for a in c] and None),
                expect="any")
     yield Case("captions: one is missing", SCORE, edit("captions.json", lambda c: c.pop() and None))
-    yield Case("captions: one too many", SCORE,
-               edit("captions.json", lambda c: c.append({"image_id": 99, "caption": "x"})))
+    yield Case("captions: one too many", SCORE,  # a results file may hold the whole of val2014
+               edit("captions.json", lambda c: c.append({"image_id": 99, "caption": "x"})), expect="any")
     yield Case("captions: all are empty", SCORE,
                edit("captions.json", lambda c: [a.update(caption="") for a in c] and None),
                expect="any")

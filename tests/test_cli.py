@@ -115,6 +115,7 @@ def test_errors_are_one_line_that_names_the_thing(capsys, folder, tmp_path, argu
     assert err.splitlines()[-1].startswith("prunecap: error:")
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_data(capsys, tmp_path):
     small = ["--d-model", 16, "--layers", 1, "--heads", 2, "--ffn", 16, "--batch-size", 8, "--limit", 16,
              "--schedule", "0.75@2/fuse"]

@@ -34,6 +34,7 @@ REFERENCES, CANDIDATES = FIXTURE["references"], FIXTURE["candidates"]
 photos = pytest.mark.skipif(not os.environ.get("PRUNECAP_PHOTOS"), reason="PRUNECAP_PHOTOS is not set")
 
 
+@pytest.mark.slow
 def test_scores_are_pycocoevalcaps(capfd):
     before = dict(os.environ)
     scores = score_captions(REFERENCES, CANDIDATES)
@@ -54,6 +55,7 @@ def test_only_the_candidates_pictures_are_scored():
     assert list(per_image_cider(REFERENCES, some)) == ["bus", "kite"]
 
 
+@pytest.mark.slow
 def test_captions_that_say_nothing_score_nothing():
     scores = score_captions(REFERENCES, {"bus": "", "kite": " . "})
     assert set(scores) == set(FIXTURE["scores"]) and max(scores.values()) == 0
@@ -256,6 +258,7 @@ def test_importing_the_metrics_is_cheap():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_ceiling_is_the_score_of_people_without_words():
     rows = {"a": ["a cat sits on a mat", "a cat sat on the mat", "the cat sits down"],
             "b": ["a dog runs", "the brown dog runs fast", "a dog is running"],

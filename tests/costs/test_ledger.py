@@ -52,6 +52,7 @@ def test_stages_against_formulas(captioner):
     assert found.speedup == sum(found.unpruned.values()) / sum(found.flops.values()) > 1
 
 
+@pytest.mark.slow
 def test_few_looks_carry_queries_back():
     found = ledger(replace(CONFIG, d_model=64), vocabulary_size=V, words=10, batch=16)
     assert found.carried_back and found.flops["keys and values"] == 0
@@ -61,6 +62,7 @@ def test_few_looks_carry_queries_back():
     assert not alone.carried_back, "for one picture, reading the matrices again costs more than it saves"
 
 
+@pytest.mark.slow
 def test_a_captioner_and_its_configuration_cost_the_same(captioner):
     before = [p.clone() for p in captioner.parameters()]
     assert ledger(captioner) == ledger(CONFIG, vocabulary_size=V)

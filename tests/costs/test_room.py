@@ -35,6 +35,7 @@ def recorded_peak(config):
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     dict(precision="bf16", ema=0.9), dict(batch_size=2, accumulate=2, limit=8, checkpoint_activations=True),
     dict(start="START")], ids=str)

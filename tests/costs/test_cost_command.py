@@ -122,17 +122,17 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--schedule", "150%@2"], "share 1.5 of the FLOPs is outside"),
     (["--encoder", "resnet10t", "--schedule", "auto"], "encoders of our own code only"),
     (["--checkpoint", "MODEL", "--gpu", "tpu"], "known are rtx3090, rtx4090, a100, h100"),
-    (["--checkpoint", "MODEL", "--gpu", "h100", "--price=-1"], "price -1.0 is negative"),
+    (["--checkpoint", "MODEL", "--gpu", "h100", "--price=-1"], "--price is -1.0"),
     (["--checkpoint", "MODEL", "--gpu", "h100", "--pictures", "0"], "pictures is 0"),
     (["--checkpoint", "MODEL", "--gpu", "h100", "--batch-size", "0"], "--batch-size is 0"),
-    (["--checkpoint", "MODEL", "--gpu", "h100", "--measured-rate", "0"], "rate of 0"),
+    (["--checkpoint", "MODEL", "--gpu", "h100", "--measured-rate", "0"], "--measured-rate is 0.0"),
     (["--checkpoint", "MODEL", "--gpus", "8"], "--gpus 8 is of a training that --gpu predicts"),
     (["--checkpoint", "MODEL", "--price", "2"], "add --gpu h100"),
     (["--checkpoint", "MODEL", "--batch-size", "64"], "--batch-size 64"),
     (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "outside 1..24"),
     (["--encoder", "vit", "--cache-features"], "needs --freeze-encoder"),
     (["--encoder", "convnext", "--scorer", "cls_attention"], "no attention weights"),
-    (["--checkpoint", "MODEL", "--figure", "cost.poem"], "cost.poem cannot be written")])
+    (["--checkpoint", "MODEL", "--figure", "cost.poem"], "figure cost.poem has no ending")])
 def test_errors_are_one_line(capsys, model, monkeypatch, tmp_path, arguments, says):
     monkeypatch.chdir(tmp_path)
     status, _, err = run(capsys, *(model if argument == "MODEL" else argument for argument in arguments))

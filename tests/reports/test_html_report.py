@@ -15,7 +15,7 @@ from PIL import Image
 
 import prunecap_lib
 from prunecap_lib.captioner import Caption
-from prunecap_lib.errors import CheckpointError
+from prunecap_lib.errors import InputError
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.reports import score_split, write_html
 from prunecap_lib.reports.html import pruned_cells
@@ -107,7 +107,7 @@ def test_kept_cells_and_where_they_lie():
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="choose another place"):
+    with pytest.raises(InputError, match="name another place"):
         write_html(tmp_path / "file" / "page.html", {}, Few(), TEXTS)
 
 

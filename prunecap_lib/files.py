@@ -118,9 +118,9 @@ def replace_file(path: str | Path, kind: Kind | None = None) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str, kind: Kind | None = None) -> None:
-    """Write a small file as a whole, its folder too; see ``replace_file``."""
+    """Write a small file as a whole, its folder too; see ``replace_file``. Half a character is written as JSON does."""
     with replace_file(path, kind) as new:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Is a file written whole or not at all, and does a lock end with the process that took it?"""
 
+import json
 import multiprocessing
 import threading
 import time
@@ -108,3 +109,8 @@ def test_a_reader_waits_while_a_folder_is_swapped(tmp_path, monkeypatch):
     write()
     reader.join(10)
     assert not reader.is_alive() and [path.name for path in tmp_path.rglob("*")] == ["x", "mark"]
+
+
+def test_a_name_that_is_no_utf8_can_be_written_about(tmp_path):
+    write_text(tmp_path / "\udcff.json", json.dumps({"picture": "caf\udce9.jpg"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "\udcff.json").read_text(encoding="utf-8")) == {"picture": "caf\udce9.jpg"}

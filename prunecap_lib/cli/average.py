@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from .options import call
 
 DESCRIPTION = """Average the weights of checkpoints of one run. It costs no training, and the mean of the last few
@@ -42,7 +42,8 @@ def run(command: AverageCommand) -> None:
         raise InputError(f"checkpoint {command.out} is one of those to be averaged and would be lost; give "
                          "another --out")
     average_checkpoints(folders).save(command.out, signature=signature(folders))
-    print(f"{command.out}: mean of {len(folders)} checkpoints, {', '.join(folder.name for folder in folders)}")
+    print(printable(f"{command.out}: mean of {len(folders)} checkpoints, "
+                    f"{', '.join(folder.name for folder in folders)}"))
 
 
 def checkpoints_in(given: Path) -> list[Path]:

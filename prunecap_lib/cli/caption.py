@@ -106,7 +106,7 @@ def run(command: CaptionCommand) -> None:
             save_figure(figure_of[source.name], picture, captions[0], captioner)
     if command.results:
         write_results(command.results, {ids[path]: text for path, text in texts.items()})
-        print(f"results: {command.results}", file=sys.stderr)
+        print(f"results: {printable(command.results)}", file=sys.stderr)
     if captioned < len(sources):
         sys.exit(2)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..ranges import Count, Fraction, Seed
 from .options import Computing, call, check_apart, prepare
 
@@ -159,7 +159,7 @@ def trained_on(command: EvaluateCommand) -> str:
     if found not in ("scenes", "flickr8k", "coco", "shards"):
         raise InputError(f"which data set? {command.checkpoint or command.captions} does not say what it belongs to; "
                          "give --dataset scenes, flickr8k, coco or shards")
-    print(f"data set: {found}, on which {command.checkpoint} was trained", file=sys.stderr)
+    print(f"data set: {found}, on which {printable(command.checkpoint)} was trained", file=sys.stderr)
     return found
 
 
@@ -172,10 +172,10 @@ def write(report: dict, captions: dict, dataset, command: EvaluateCommand, prepr
     texts = {id: caption if isinstance(caption, str) else caption.text for id, caption in captions.items()}
     if command.out:
         write_json(command.out, report | {"captions": {str(id): text for id, text in texts.items()}})
-        print(f"report: {command.out}", file=sys.stderr)
+        print(f"report: {printable(command.out)}", file=sys.stderr)
     if command.results:
         write_results(command.results, texts)
-        print(f"results: {command.results}", file=sys.stderr)
+        print(f"results: {printable(command.results)}", file=sys.stderr)
     if command.html:
         page = write_html(command.html, report, dataset, captions, preprocessing=preprocessing)
-        print(f"page: {page}", file=sys.stderr)
+        print(f"page: {printable(page)}", file=sys.stderr)

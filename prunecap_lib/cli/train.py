@@ -10,7 +10,7 @@ import torch
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..costs.room import out_of_memory
-from ..errors import TrainingError
+from ..errors import TrainingError, printable
 from ..pruning import Schedule
 from ..ranges import Natural
 from ..reports import processes
@@ -77,13 +77,13 @@ def run(command: TrainCommand) -> None:
         return
     last = [line for line in result.history if "val_loss" in line][-1]
     cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
-    print(f"{result.out / 'checkpoint'}: {cider}validation loss {last['val_loss']:.3f}, "
+    print(f"{printable(result.out / 'checkpoint')}: {cider}validation loss {last['val_loss']:.3f}, "
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min; drawn in "
-          f"{result.out / 'curves.png'}")
+          f"{printable(result.out / 'curves.png')}")
     if (result.out / "best").exists():
         found = max(scores(result.history, config))
         told = f"CIDEr-D {found:.3f}" if config.scored_every else f"validation loss {-found:.3f}"
-        print(f"{result.out / 'best'}: {told}")
+        print(f"{printable(result.out / 'best')}: {told}")
 
 
 def with_preset(argv: list[str]) -> TrainCommand:

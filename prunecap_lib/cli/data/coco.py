@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ...errors import printable
+
 
 @dataclass(frozen=True)
 class CocoCommand:
@@ -49,7 +51,8 @@ class CocoCommand:
         mirrors = self.mirror or tuple(filter(None, os.environ.get("PRUNECAP_MIRRORS", "").split(",")))
         new = get_coco(self.root, coco, karpathy=self.split == "karpathy", pictures=self.only != "annotations",
                        text=self.only != "pictures", source=self.source, mirrors=mirrors, thorough=self.check)
-        print(f"{self.root}: " + (f"unpacked {', '.join(new)}" if new else "all of it is there, nothing to do"))
+        print(f"{printable(self.root)}: "
+              + (f"unpacked {', '.join(new)}" if new else "all of it is there, nothing to do"))
         print(closing(self.root, coco))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...errors import InputError
+from ...errors import InputError, printable
 from ...ranges import Count, Fraction, Natural
 from ..options import Computing, set_schedule
 
@@ -70,7 +70,7 @@ class FeaturesCommand(Computing):
         if self.forecast:
             return
         cache = FeatureCache.open_or_build(dataset, encoder, self.out, progress=self.progress, **options)
-        print(f"features: {cache.folder}")
+        print(f"features: {printable(cache.folder)}")
 
     def pruned(self) -> tuple[str, float] | None:
         from ...pruning import STORABLE, check_storable

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...errors import printable
 from ...ranges import Count, Seed, Side
 
 
@@ -26,4 +27,4 @@ class ScenesCommand:
         from ...files import check_output_folder
         check_output_folder(self.out, SCENES)
         write_coco(make_scenes(self.n, seed=self.seed, size=self.size, split=self.split), self.out)
-        print(f"{self.n} scenes of {self.size} px in {self.out}")
+        print(f"{self.n} scenes of {self.size} px in {printable(self.out)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...errors import printable
 from ...ranges import Count, Fraction, JpegQuality, Natural, PerShard, Side
 
 
@@ -61,6 +62,6 @@ class ShardsCommand:
         index = build_shards(dataset, self.out, settings, workers=self.workers, max_unreadable=self.max_unreadable,
                              progress=self.progress, say=tqdm.write)
         size, left_out = sum(shard.bytes for shard in index.shards), index.unreadable
-        print(f"{self.out / split_folder(dataset.split)}: {len(dataset) - len(left_out):,} pictures in "
+        print(f"{printable(self.out / split_folder(dataset.split))}: {len(dataset) - len(left_out):,} pictures in "
               f"{len(index.shards)} shards, {size / 1e6:,.0f} MB"
               + (f"; {len(left_out)} unreadable ones left out, listed in index.json" if left_out else ""))

@@ -82,7 +82,9 @@ def files_with_damage(template: Path) -> Iterator[Case]:
     for file, (argv, ours) in {**READERS, **BINARIES}.items():
         for kind, act in damage.FILES.items():
             # A FIFO has no bytes, and what is rotten may be so where nobody looks
-            expect = "any" if kind in ("rotten", "cut by a byte") or ours or file in ("photo.jpg",) else "refused"
+            expect = "any" if kind in ("rotten", "cut by a byte") or ours or file == "photo.jpg" else "refused"
+            if (file, kind) == ("karpathy/dataset_coco.json", "gone"):
+                expect = "any"  # then COCO's own split is read
             yield Case(f"{file} is {kind}", argv, lambda place, file=file, act=act: act(place / file) and None,
                        expect=expect, ours=ours)
 

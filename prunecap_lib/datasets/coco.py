@@ -8,6 +8,7 @@ et al. 2015 for COCO; Karpathy and Fei-Fei 2015 for the usual split (113,287 / 5
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -178,7 +179,7 @@ def read_coco(root: str | Path, split: str, *, limit: int | None = None,
     if split not in ("train", "val", "test"):
         raise InputError(f"data set coco: no split {split!r}; choose train, val or test")
     for karpathy in (root / "dataset_coco.json", root / "annotations" / "dataset_coco.json"):
-        if karpathy.is_file():
+        if os.path.lexists(karpathy):  # what is there and no file is refused, not passed over
             return read_karpathy(karpathy, root, split, **options)
     if split == "test":
         raise MissingFileError(f"data set coco: COCO's own test captions are not public; put Karpathy's "
@@ -186,10 +187,10 @@ def read_coco(root: str | Path, split: str, *, limit: int | None = None,
                                "--split karpathy")
     for year in (2017, 2014):
         captions = root / "annotations" / f"captions_{split}{year}.json"
-        if captions.is_file():
+        if os.path.lexists(captions):
             instances = captions.with_name(f"instances_{split}{year}.json")
             return read_coco_files(captions, root / f"{split}{year}", split=split,
-                                   instances=instances if instances.is_file() else None, **options)
+                                   instances=instances if os.path.lexists(instances) else None, **options)
     raise MissingFileError(f"data set coco: neither captions_{split}2017.json nor captions_{split}2014.json "
                            f"in {root / 'annotations'}; fetch them with prunecap data coco --root {root}")
 

@@ -159,3 +159,11 @@ def test_scenes_have_their_own_splits():
         open_dataset("scenes", split="dev")
     with pytest.raises(InputError, match="limit of 0"):
         open_dataset("scenes", split="val", limit=0)
+
+
+def test_a_split_file_that_is_no_file_is_not_passed_over(tmp_path):
+    make(tmp_path)
+    assert read_coco(tmp_path, "val").name == "coco"
+    (tmp_path / "dataset_coco.json").mkdir()
+    with pytest.raises(InputError, match="dataset_coco.json is a folder"):
+        read_coco(tmp_path, "val")

@@ -31,7 +31,9 @@ from .text import StoredWord, Tokenizer
 
 FORMAT = 1
 _AGAIN = "copy the folder again as a whole"
-CHECKPOINT = Kind("checkpoint of prunecap", names=r"(model|state)\.safetensors|(config|state)\.json|metrics\.jsonl",
+# .tmp…: what safetensors writes, before it has its name; a kill leaves it
+CHECKPOINT = Kind("checkpoint of prunecap",
+                  names=r"(model|state)\.safetensors|(config|state)\.json|metrics\.jsonl|\.tmp\w{6}",
                   ours=lambda folder: {"format", "config", "preprocessing", "vocabulary"} <= json.loads(
                       (folder / "config.json").read_text(encoding="utf-8")).keys())
 

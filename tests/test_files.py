@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prunecap_lib.checkpoint import CHECKPOINT
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.files import Kind, alone, locked, recover_folder, replace_folder, write_text
 
@@ -114,3 +115,13 @@ def test_a_reader_waits_while_a_folder_is_swapped(tmp_path, monkeypatch):
 def test_a_name_that_is_no_utf8_can_be_written_about(tmp_path):
     write_text(tmp_path / "\udcff.json", json.dumps({"picture": "caf\udce9.jpg"}, ensure_ascii=False))
     assert json.loads((tmp_path / "\udcff.json").read_text(encoding="utf-8")) == {"picture": "caf\udce9.jpg"}
+
+
+def test_what_a_kill_leaves_of_a_checkpoint_is_ours(tmp_path):
+    """safetensors writes under another name first."""
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / ".tmpJ1E1M7").write_bytes(b"half")
+    with replace_folder(tmp_path / "out", CHECKPOINT) as new:
+        assert not list(new.iterdir())
+        (new / "config.json").write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -100,7 +100,7 @@ def test_a_missing_extra_is_named_in_one_line(installed):
     _, _, done = installed
     assert done.stdout.splitlines()[-2:] == ["2", "2"]
     assert re.fullmatch(r"prunecap: error: .*tensorboard is not installed; pip install 'prunecap\[train\]'.*\n"
-                        r"prunecap: error: accelerate is not installed.* pip install 'prunecap\[metrics\]'\n",
+                        r"prunecap: error: pycocoevalcap is not installed.* pip install 'prunecap\[metrics\]'\n",
                         done.stderr)
 
 

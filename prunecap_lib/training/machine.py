@@ -26,7 +26,7 @@ def settle_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
         return config
     saved = config.folder / "checkpoint"
     recover_folder(saved, CHECKPOINT)
-    begun = read_state(saved)["config"].get("precision") if saved.exists() else None
+    begun = read_state(saved).config.get("precision") if saved.exists() else None
     if begun not in ("fp32", *_HALF):
         begun = "bf16" if native_bf16(device) else "fp32"
     return replace(config, precision=begun)

@@ -112,8 +112,11 @@ def run(command: CaptionCommand) -> None:
 
 
 def each_captioned(command: CaptionCommand, captioner, sources: list) -> Iterator[tuple]:
-    """Yield (source, picture, captions, the best first). One that cannot be read is told of, and left out."""
+    """Yield (source, picture if it is to be drawn, captions, the best first). What cannot be read is left out, and told
+    of."""
+    import torch
     from tqdm import tqdm
+
     # Captions that appear on a terminal say themselves how far it is.
     with tqdm(total=len(sources), desc="captions", unit="picture", leave=False,
               disable=True if sys.stdout.isatty() else None) as bar:
@@ -121,16 +124,17 @@ def each_captioned(command: CaptionCommand, captioner, sources: list) -> Iterato
             loaded = []
             for source in sources[start : start + command.batch_size]:
                 try:
-                    loaded.append((source, source.load()))
+                    picture = source.load()
+                    loaded.append((source, picture if command.figure else None, captioner.preprocess([picture])))
                 except PrunecapError as error:  # the others are captioned all the same
                     with bar.external_write_mode(sys.stderr):
                         print(f"prunecap: error: {printable(error)}", file=sys.stderr)
             with command.autocast(captioner.device):
-                captions = captioner.generate(
-                    [picture for _, picture in loaded], method=command.method, n=command.n,
+                captions = captioner.generate(  # of whole pictures, a batch of large ones would fill the memory
+                    torch.cat([pixels for *_, pixels in loaded]) if loaded else [], method=command.method, n=command.n,
                     beam_size=command.beam_size, max_length=command.max_length, prune_ratio=command.prune_ratio,
                     scorer=command.scorer, return_attention=command.figure is not None)
-            for i, (source, picture) in enumerate(loaded):
+            for i, (source, picture, _) in enumerate(loaded):
                 yield source, picture, captions[i * command.n : (i + 1) * command.n]
             bar.update(min(command.batch_size, len(sources) - start))
 

@@ -26,7 +26,7 @@ from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
 from .files import Kind, recover_folder, replace_folder
 from .preprocessing import Preprocessing
-from .reading import open_file, read_json
+from .reading import open_file, read_bytes, read_json
 from .text import StoredWord, Tokenizer
 
 FORMAT = 1
@@ -35,7 +35,7 @@ _AGAIN = "copy the folder again as a whole"
 CHECKPOINT = Kind("checkpoint of prunecap",
                   names=r"(model|state)\.safetensors|(config|state)\.json|metrics\.jsonl|\.tmp\w{6}",
                   ours=lambda folder: {"format", "config", "preprocessing", "vocabulary"} <= json.loads(
-                      (folder / "config.json").read_text(encoding="utf-8")).keys())
+                      read_bytes(folder / "config.json")).keys())
 
 
 def _came_along() -> Path:
@@ -78,7 +78,7 @@ def find(name_or_path: str | Path) -> Path:
 def origin(name_or_path: str | Path) -> dict:
     """How a checkpoint was trained: the settings that its signature names; {} where it names none."""
     try:
-        said = json.loads(json.loads((find(name_or_path) / "config.json").read_text(encoding="utf-8"))["signature"])
+        said = json.loads(json.loads(read_bytes(find(name_or_path) / "config.json"))["signature"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}

@@ -22,8 +22,9 @@ from prunecap_lib.cli.data import FeaturesCommand, InfoCommand, ScenesCommand, S
 from prunecap_lib.cli.evaluate import EvaluateCommand
 from prunecap_lib.cli.figures import check_many
 from prunecap_lib.cli.train import TrainCommand
+from prunecap_lib.datasets.feature_build import FEATURES
 from prunecap_lib.datasets.scenes import ScenesDataset, make_scenes, write_coco
-from prunecap_lib.datasets.shard_build import build_shards
+from prunecap_lib.datasets.shard_build import SPLIT, build_shards
 from prunecap_lib.datasets.shard_cache import ShardCache
 from prunecap_lib.datasets.shard_index import ShardSettings
 from prunecap_lib.errors import InputError
@@ -31,6 +32,7 @@ from prunecap_lib.evaluation import metrics
 from prunecap_lib.files import replace_folder
 from prunecap_lib.ranges import in_words, is_within, ranges
 from prunecap_lib.reports import provenance, report_path, write_json, write_results
+from prunecap_lib.training.state import RUN
 
 COMMANDS = {  # each option that says where to write, and the ending that its files have
     "caption --figure": (["caption", "a.png", "--checkpoint", "model", "--figure"], ".png"),
@@ -345,3 +347,10 @@ def test_scripts_refuse_a_file_that_is_no_report_of_theirs(tmp_path):
     assert parser.parse_args(["--out", str(tmp_path / "new.json")]).out == tmp_path / "new.json"
     with pytest.raises(SystemExit):
         parser.parse_args(["--out", str(tmp_path / "mine.json")])
+
+
+@pytest.mark.parametrize("kind, name", [(CHECKPOINT, "config.json"), (FEATURES, "features.json"),
+                                        (RUN, "metrics.jsonl"), (SPLIT, "index.json")])
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path, kind, name):
+    os.mkfifo(tmp_path / name)
+    assert not kind.owns(tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError, printable
 from ..files import Kind, check_output_file, check_output_folder, replace_file
+from ..reading import open_file
 
 # what a figure says of its maker: key of matplotlib's metadata, and how it stands in the file
 _MAKER = {".png": ("Software", b"Software\0prunecap"), ".svg": ("Creator", b"<dc:title>prunecap"),
@@ -50,7 +51,7 @@ def check_many(figure: Path, pictures: Sequence[Path]) -> list[Path]:
 
 def _ends(path: Path) -> bytes:
     """A file's first and last bytes; the rest of a large picture need not be read."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         first = file.read(4096)
         file.seek(max(0, path.stat().st_size - 4096))
         return first + file.read()

@@ -20,7 +20,7 @@ from ..devices import native_bf16
 from ..errors import InputError, MissingFileError, PrunecapError
 from ..files import Kind, delete_folder, write_text
 from ..pruning import prune_to_store
-from ..reading import read_json
+from ..reading import read_bytes, read_json
 from ..tokens import SIGNALS
 from .base import CaptionDataset, ImageId
 from .feature_checks import (
@@ -39,7 +39,7 @@ from .workers import prepared
 _META = "features.json"
 _FORMAT = 1
 FEATURES = Kind("feature cache", names=r"features\.json|\w+\.bin", ours=lambda folder: {
-    "fingerprint", "image_ids"} <= json.loads((folder / _META).read_text(encoding="utf-8")).keys())
+    "fingerprint", "image_ids"} <= json.loads(read_bytes(folder / _META)).keys())
 # scorer and ratio by which tokens are pruned before they are stored
 Pruned = tuple[str, float]
 

@@ -31,7 +31,7 @@ from .workers import prepared
 def is_split(folder: Path) -> bool:
     """Was a folder written by ``build_shards``, which may have been stopped?"""
     return just_begun(folder) or (folder / ".unfinished").is_dir() or {"format", "shards"} <= json.loads(
-        (folder / INDEX).read_text(encoding="utf-8")).keys()
+        read_bytes(folder / INDEX)).keys()
 
 
 def just_begun(folder: Path) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError, MissingFileError
+from ..reading import open_file
 from .base import Encoder
 from .timm_adapter import LAST_STAGE
 
@@ -154,7 +155,7 @@ def _read(path: Path) -> dict:
     from safetensors.torch import load_file
 
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if file.read(9)[8:] == b"{":  # after the header's length its JSON
                 return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # the options of timm's own training script

@@ -16,13 +16,13 @@ import msgspec
 from ..datasets.base import CaptionDataset, ImageId, StoredId
 from ..errors import InputError
 from ..files import Kind, write_text
-from ..reading import read_json
+from ..reading import read_json, read_text
 from ..text import one_line
 
 
 def is_results(path: Path) -> bool:
     """Are these results that we wrote, and nobody has changed since?"""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     rows = json.loads(text)
     return text == _as_text(rows) and all(row.keys() == {"image_id", "caption"} for row in rows)
 

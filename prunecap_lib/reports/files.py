@@ -19,12 +19,12 @@ import torch
 from ..checkpoint import versions
 from ..errors import InputError
 from ..files import Kind, check_output_file, write_text
-from ..reading import read_json
+from ..reading import read_bytes, read_json
 
 
 def is_report(path: Path) -> bool:
     """Does a file hold what this module writes?"""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(read_bytes(path))
     return "prunecap" in (content["provenance"] if "provenance" in content else content["runs"][0])["versions"]
 
 

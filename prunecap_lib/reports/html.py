@@ -19,11 +19,12 @@ from ..errors import CheckpointError, PrunecapError, UndefinedError
 from ..evaluation import per_image_cider
 from ..files import Kind, check_output_file, check_output_folder, locked, say, write_text
 from ..preprocessing import Preprocessing
+from ..reading import read_text
 from ..tokens import cell_size
 
 TEMPLATE = Path(__file__).with_name("report.html")
 GENERATOR = '<meta name="generator" content="prunecap">'
-PAGE = Kind("page of prunecap evaluate", lambda page: GENERATOR in page.read_text(encoding="utf-8")[:1000])
+PAGE = Kind("page of prunecap evaluate", lambda page: GENERATOR in read_text(page)[:1000])
 UNFINISHED = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{GENERATOR}<title>Unfinished</title></head>
 <body><p>This page was not finished; run the same command again.</p></body></html>

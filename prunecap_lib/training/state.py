@@ -51,8 +51,8 @@ def is_run(folder: Path) -> bool:
     """Was this folder written by a run, finished or not?"""
     if (folder / LOCK).is_file() or (folder / "checkpoint" / "state.json").is_file():
         return True
-    with (folder / "metrics.jsonl").open(encoding="utf-8") as log:
-        return {"step", "seconds"} <= json.loads(log.readline()).keys()
+    with open_file(folder / "metrics.jsonl") as log:
+        return {"step", "seconds"} <= json.loads(log.readline(1 << 20)).keys()
 
 
 RUN = Kind("run of prunecap train", is_run)

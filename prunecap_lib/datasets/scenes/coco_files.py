@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import CheckpointError, InputError
 from ...files import Kind, check_output_file, check_output_folder, locked, say, write_text
+from ...reading import read_bytes
 from .world import KINDS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _FAMILIES = {
     "boat": "vehicle",
     "house": "building",
 }
-_FILE = Kind("file of Scenes", lambda path: path.read_bytes().startswith(b'{"info":{"description":"Scenes, '))
+_FILE = Kind("file of Scenes", lambda path: read_bytes(path).startswith(b'{"info":{"description":"Scenes, '))
 SCENES = Kind("folder of Scenes", lambda folder: any(map(_FILE.owns, folder.glob("*.json"))) or (
     all(re.fullmatch(r"scenes_\w+\.png", path.name) for path in (folder / "images").iterdir())))  # it was stopped
 CATEGORIES = [

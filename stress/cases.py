@@ -83,8 +83,9 @@ def files_with_damage(template: Path) -> Iterator[Case]:
         for kind, act in damage.FILES.items():
             # A FIFO has no bytes, and what is rotten may be so where nobody looks
             expect = "any" if kind in ("rotten", "cut by a byte") or ours or file == "photo.jpg" else "refused"
-            if (file, kind) == ("karpathy/dataset_coco.json", "gone"):
-                expect = "any"  # then COCO's own split is read
+            if (file, kind) in {("karpathy/dataset_coco.json", "gone"),  # then COCO's own split is read
+                                ("flickr8k/captions.txt", "cut in half")}:  # a table does not say how long it is
+                expect = "any"
             yield Case(f"{file} is {kind}", argv, lambda place, file=file, act=act: act(place / file) and None,
                        expect=expect, ours=ours)
 

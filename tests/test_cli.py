@@ -119,9 +119,12 @@ def test_errors_are_one_line_that_names_the_thing(capsys, folder, tmp_path, argu
 def test_train_evaluate_and_data(capsys, tmp_path):
     small = ["--d-model", 16, "--layers", 1, "--heads", 2, "--ffn", 16, "--batch-size", 8, "--limit", 16,
              "--schedule", "0.75@2/fuse"]
-    status, out, _ = run(capsys, "train", *small, "--epochs", 1, "--val-limit", 4, "--out", tmp_path / "run",
-                         "--no-progress")
+    training = ["train", *small, "--epochs", 1, "--val-limit", 4, "--out", tmp_path / "run", "--no-progress"]
+    status, out, _ = run(capsys, *training)
     assert status == 0 and "validation loss" in out
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    status, out, _ = run(capsys, *training)
+    assert status == 0 and "its log says nothing" in out
     status, out, _ = run(capsys, "evaluate", "--checkpoint", tmp_path / "run" / "checkpoint", "--limit", 6,
                          "--metrics", "CIDEr", "--out", tmp_path / "report.json", "--no-progress")
     report = json.loads((tmp_path / "report.json").read_text())

@@ -75,7 +75,11 @@ def run(command: TrainCommand) -> None:
         raise TrainingError(out_of_memory(config)) from error
     if not processes().is_main_process:
         return
-    last = [line for line in result.history if "val_loss" in line][-1]
+    validated = [line for line in result.history if "val_loss" in line]
+    if not validated:
+        print(f"{printable(result.out / 'checkpoint')}: the run was finished before, and its log says nothing of it")
+        return
+    last = validated[-1]
     cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
     print(f"{printable(result.out / 'checkpoint')}: {cider}validation loss {last['val_loss']:.3f}, "
           f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min; drawn in "

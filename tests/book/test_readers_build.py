@@ -60,7 +60,8 @@ def test_a_readers_build_reads_fresh_copies_and_leaves_the_tree_clean(course):
 
 
 def test_make_book_is_the_readers_build():
-    told = subprocess.check_output(["make", "-n", "book", "READY="], cwd=chapters.ROOT, text=True)
+    dry = ["make", "--no-print-directory", "-n", "book", "READY="]
+    told = subprocess.check_output(dry, cwd=chapters.ROOT, text=True)
     run, build = told.splitlines()[-2:]
     assert run.endswith("run_chapters.py --out _build/executed")
     assert build.endswith("build_html.py --notebooks _build/executed")

@@ -97,7 +97,7 @@ def _become(argv: list[str], place: Path, logs: list[Path], file_limit: int | No
     """The child: only the command, its output in files."""
     os.setsid()
     for number, log in enumerate(logs, start=1):
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(place)
     if file_limit is not None:

@@ -1,6 +1,6 @@
 """What does the command line do with input that nobody should give it? Hundreds of cases, each in a process of its own.
 
-    python stress/bad_input.py                                all of them, some minutes on one core
+    python stress/bad_input.py                                all of them: the fields take longest, see --every
     python stress/bad_input.py --only pictures outputs        these families
     python stress/bad_input.py --find "config.json encoder"   cases whose names hold these words, with what they print
 

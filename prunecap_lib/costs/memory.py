@@ -24,7 +24,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..attention import attend
@@ -38,7 +37,7 @@ from ..training import TrainConfig
 from ..training.loop import parameter_groups
 from ..training.machine import fit_to_machine
 from .operations import Operation, Operations
-from .outline import NoNumbers, placeholder_vocabulary
+from .outline import NoNumbers, Watch, placeholder_vocabulary
 
 RESERVE = 3 * 2**29
 """Bytes of a GPU, 1.5 GiB, that training must leave to everything but tensors."""
@@ -47,7 +46,7 @@ WIDE = 2**34
 """Pictures of the batch that stands for all: so many that a number a + b B can be taken apart again, a being below."""
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(Watch):
     """Counts the bytes of all tensors alive that were made inside, views once, and the most there ever were.
 
     Attributes: changes: bytes that a tensor took (above 0) or gave back, one after another.
@@ -78,8 +77,8 @@ class LiveBytes(TorchDispatchMode):
         self._seen.discard(key)
         self.changes.append(-size)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
+    def see(self, func, args, kwargs):
+        result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.add(leaf)
@@ -114,11 +113,13 @@ class Step:
 
     Attributes:
         changes: see ``LiveBytes``. beside: bytes that are there all the time, and in no change.
+        trained: numbers that it changes.
         operations: from the first of the forward pass to the optimizer's last.
     """
 
     changes: tuple[int, ...]
     beside: int
+    trained: int
     operations: tuple[Operation, ...] = ()
 
     @property
@@ -132,7 +133,7 @@ class Step:
             pictures, rest = divmod(abs(number), WIDE)
             return (rest + pictures * batch) * (1 if number > 0 else -1)
 
-        return Step(tuple(map(narrow, self.changes)), self.beside,
+        return Step(tuple(map(narrow, self.changes)), self.beside, self.trained,
                     tuple(replace(done, flops=narrow(done.flops), bytes=narrow(done.bytes))
                           for done in self.operations))
 
@@ -220,13 +221,6 @@ def training_outline(config: TrainConfig, vocabulary_size: int) -> Captioner:
                          encoder=encoder)
 
 
-@lru_cache(maxsize=16)
-def trained_parameters(config: TrainConfig, vocabulary_size: int | None = None) -> int:
-    """How many numbers training changes."""
-    captioner = training_outline(config, _vocabulary_size(config, vocabulary_size))
-    return sum(p.numel() for p in captioner.parameters() if p.requires_grad)
-
-
 def _step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, *, fake: bool,
           fused: bool) -> Step:
     """One training step, as ``training.train`` does it, with the state that AdamW has from the second step on."""
@@ -272,9 +266,10 @@ def _step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, pr
         # There all the time, and not made here: the moving average, the teacher, and the gradients on their way to
         # other processes, of which DistributedDataParallel keeps copies of its own.
         weights = sum(tensor.nbytes for tensor in captioner.parameters())
-        trained = sum(tensor.nbytes for tensor in captioner.parameters() if tensor.requires_grad)
-        return Step(tuple(live.changes), weights * (bool(config.ema) + config.taught) + trained * (processes > 1),
-                    tuple(counted.done))
+        trained = [tensor for tensor in captioner.parameters() if tensor.requires_grad]
+        copies = sum(tensor.nbytes for tensor in trained) if processes > 1 else 0
+        return Step(tuple(live.changes), weights * (bool(config.ema) + config.taught) + copies,
+                    sum(tensor.numel() for tensor in trained), tuple(counted.done))
 
 
 def precision_on(config: TrainConfig, device: str) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from .outline import Watch
 
 _aten = torch.ops.aten
 
@@ -50,15 +51,14 @@ class Operation:
     unit: str
 
 
-class Operations(TorchDispatchMode):
+class Operations(Watch):
     """``with Operations() as counted:`` collects what is done inside in ``counted.done``."""
 
     def __init__(self):
         super().__init__()
         self.done: list[Operation] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+    def see(self, func, args, kwargs):
         result = func(*args, **kwargs)
         read, made = _tensors((args, kwargs)), _tensors(result)
         mutates, name = func._schema.is_mutable, func._overloadpacket.__name__

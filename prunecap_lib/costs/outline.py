@@ -15,18 +15,30 @@ from ..errors import InputError
 from ..text import SPECIALS, Vocabulary
 
 
-class NoNumbers(TorchDispatchMode):
+class Watch(TorchDispatchMode):
+    """Sees each operation that runs inside: subclasses say in ``see`` what they do there.
+
+    Which device a fake tensor claims to be on is asked oftener than anything is computed, and answered at once.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.prim.device.default:
+            return args[0].fake_device
+        return self.see(func, args, kwargs or {})
+
+
+class NoNumbers(Watch):
     """Lets code that asks a tensor for its value run on tensors that have none.
 
     A truth is answered with False (is any score NaN?), a number with 1. Tensors with numbers answer themselves.
     """
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def see(self, func, args, kwargs):
         if func is torch.ops.aten._local_scalar_dense.default:
             value = args[0]
             if value.is_meta or isinstance(value, FakeTensor):
                 return False if value.dtype == torch.bool else 1
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def outline(captioner: Captioner | CaptionerConfig, vocabulary_size: int | None = None) -> Captioner:

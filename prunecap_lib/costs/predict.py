@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..training import TrainConfig
 from .ledger import check_counts
-from .memory import RESERVE, largest_batch, trained_parameters, training_step
+from .memory import RESERVE, largest_batch, training_step
 from .operations import Operation, total_flops
 
 GIB = 2**30
@@ -172,7 +172,7 @@ def predict(config: TrainConfig, device: Device, *, vocabulary_size: int | None 
                              "take fewer pictures, or name no batch size to find the largest" if batch > 1 else
                              "freeze the encoder, prune inside it, take smaller pictures or a smaller encoder"))
     flops, limit = total_flops(operations), roofline(operations, device)
-    exchanged = exchange(trained_parameters(config, vocabulary_size), gpus, device.link)
+    exchanged = exchange(step.trained, gpus, device.link)
     seconds = step_seconds(limit, len(operations), device.share, exchanged) if rate is None else \
         (max(flops / rate, exchanged), flops / rate + exchanged)
     return Prediction(device, gpus, batch, memory, flops, limit, seconds)

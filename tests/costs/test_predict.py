@@ -9,7 +9,7 @@ import pytest
 from prunecap_lib import TrainConfig
 from prunecap_lib.costs import GPUS, Device, find_gpu, predict, training_memory
 from prunecap_lib.costs.calibrate import this_machine
-from prunecap_lib.costs.memory import RESERVE, trained_parameters, training_outline, training_step
+from prunecap_lib.costs.memory import RESERVE, training_outline, training_step
 from prunecap_lib.costs.operations import Operation, total_flops
 from prunecap_lib.costs.predict import LAUNCH, SHARE, exchange, roofline, step_seconds
 from prunecap_lib.errors import InputError
@@ -65,7 +65,7 @@ def test_two_gpus_see_twice_the_pictures_and_cost_the_same():
     assert two.pictures_a_second == pytest.approx(tuple(2 * rate for rate in one.pictures_a_second))
     assert two.cost(1000, 2.0) == pytest.approx(one.cost(1000, 2.0))
     behind = predict(TINY, replace(SLOW, link=1e6), batch_size=4, gpus=2)
-    assert behind.seconds[1] - one.seconds[1] == pytest.approx(4 * trained_parameters(TINY) / 1e6)
+    assert behind.seconds[1] - one.seconds[1] == pytest.approx(4 * training_step(TINY).trained / 1e6)
 
 
 def test_the_largest_batch_fits_by_the_rules_of_the_device():
@@ -77,7 +77,7 @@ def test_the_largest_batch_fits_by_the_rules_of_the_device():
     cpu = predict(config, replace(small, kernels="cpu"))
     assert one.batch == 20 > max(two.batch, cpu.batch) and max(two.memory, cpu.memory) <= room
     assert predict(TINY, SLOW, gpus=2, batch_size=4).memory - predict(TINY, SLOW, batch_size=4).memory == (
-        4 * trained_parameters(TINY))
+        4 * training_step(TINY).trained)
 
 
 def test_backward_takes_about_twice_the_forward_pass():

@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from prunecap_lib import TrainConfig, Vocabulary, train
 from prunecap_lib.costs import training_memory
-from prunecap_lib.costs.memory import RESERVE, trained_parameters
+from prunecap_lib.costs.memory import RESERVE, training_step
 from prunecap_lib.costs.room import out_of_memory, vocabulary_size
 from prunecap_lib.datasets import open_dataset
 
@@ -55,7 +55,7 @@ def test_drawn_captions_take_the_place_of_given_ones():
 
 def test_processes_keep_copies_of_their_gradients():
     alone, many = (training_memory(RUN, vocabulary_size=100, processes=n) for n in (1, 8))
-    assert many - alone == 4 * trained_parameters(RUN, 100)  # tied weights counted once
+    assert many - alone == 4 * training_step(RUN, vocabulary_size=100).trained  # tied weights counted once
 
 
 def test_the_batch_that_is_told_to_fit_fits_in_parts(monkeypatch):

@@ -56,7 +56,7 @@ def run(text: Path, target: Path, folder: Path) -> float:
 def environment() -> dict[str, str]:
     """The kernels' environment. Without MPLBACKEND a kernel shows figures in the notebook."""
     return ({key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
-            | chapters.ENVIRONMENT | chapters.ONE_THREAD | (chapters.AVX2 if chapters.has_avx2() else {}))
+            | chapters.ENVIRONMENT | chapters.ONE_THREAD | chapters.SSE4)
 
 
 def reduce(notebook, name: str) -> None:

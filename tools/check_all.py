@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 def all_steps() -> list[Step]:
     """What `make test` does, the longest first."""
-    return [*chapter_steps(chapters.tested_under()), unit_tests({}), Step("HTML build", ["tools/build_html.py"]),
+    return [unit_tests({}), *chapter_steps(chapters.tested_under()), Step("HTML build", ["tools/build_html.py"]),
             Step("lint", ["-m", "ruff", "check", "."])]
 
 
@@ -45,7 +45,7 @@ def portable_steps(conditions: list[str]) -> list[Step]:
         print("avx2 is left out: this processor has none")
         conditions = [name for name in conditions if name != "avx2"]
     return [step._replace(name=f"{step.name}, {name}") for name in conditions
-            for step in (*chapter_steps(CONDITIONS[name]), unit_tests(CONDITIONS[name]))]
+            for step in (unit_tests(CONDITIONS[name]), *chapter_steps(CONDITIONS[name]))]
 
 
 def quick_steps() -> list[Step]:

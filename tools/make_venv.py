@@ -8,9 +8,9 @@ and stopped is gone on with, and an environment that does not work is made again
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,13 +52,13 @@ def create(folder: Path) -> None:
         if version_of(folder):
             return
     print("make setup: this Python's venv makes no environment; trying virtualenv", flush=True)
-    maker = folder.with_name(folder.name + "-maker")  # --target leaves the system's Python as it is
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(maker), "virtualenv"]
-    if subprocess.run(install).returncode:
-        stop(f"neither venv nor pip works here (pip's message is above); {APT}")
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from virtualenv.run import cli_run; cli_run(sys.argv[1:])"
-    subprocess.run([sys.executable, "-c", code, str(maker), "--clear", str(folder)])
-    shutil.rmtree(maker, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as maker:  # --target leaves the system's Python as it is
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", maker, "virtualenv"]
+        if subprocess.run(install).returncode:
+            stop(f"neither venv nor pip works here (pip's message is above); {APT}")
+        code = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from virtualenv.run import cli_run; "
+                "cli_run(sys.argv[1:])")
+        subprocess.run([sys.executable, "-c", code, maker, "--clear", str(folder)])
     if not version_of(folder):
         stop(f"virtualenv could not make {folder} (its message is above); {APT}")
 

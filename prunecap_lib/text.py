@@ -70,6 +70,11 @@ def tokenize(caption: str) -> list[str]:
     return _WORD.findall(space_characters(normalize(caption)))
 
 
+def has_words(caption: str) -> bool:
+    """Does ``tokenize`` find anything? Quicker, for files of a million captions."""
+    return _WORD.search(space_characters(normalize(caption))) is not None
+
+
 def join_words(words: Iterable[str]) -> str:
     """Words with spaces between them, but for scripts that put none: ["两", "只", "red", "dogs"] -> "两只 red dogs"."""
     text = " ".join(words)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunecap_lib.errors import InputError, MissingFileError
-from prunecap_lib.text import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, join_words, one_line, pad_batch, tokenize
+from prunecap_lib.text import (
+    BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, has_words, join_words, one_line, pad_batch, tokenize,
+)
 
 CAPTIONS = ["A red cat.", "a blue cat", "a dog's red ball"]
 
@@ -27,7 +29,7 @@ CAPTIONS = ["A red cat.", "a blue cat", "a dog's red ball"]
     ("one\x00two\ud800three\x1b[0m\u2028four", ["one", "two", "three", "0m", "four"]),
 ])
 def test_tokenize(caption, words):
-    assert tokenize(caption) == words
+    assert tokenize(caption) == words and has_words(caption) == bool(words)
 
 
 @given(st.text(st.characters(codec="ascii")))

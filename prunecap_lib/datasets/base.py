@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..errors import InputError, MissingFileError
 from ..preprocessing import load_image, read_picture
-from ..text import one_line, tokenize
+from ..text import has_words, one_line
 
 ImageId = int | str
 # as files may hold them: what a 64-bit integer holds, or some text
@@ -79,7 +79,7 @@ class PhotoDataset:
             raise InputError(f"caption file {source}: the {split} split holds no captioned picture; "
                              "check that it is a caption file of this split")
         # Line breaks inside a caption (COCO has some) would split it in two for METEOR's tokenizer.
-        worded = {id: [one_line(caption) for caption in captions[id] if tokenize(caption)]
+        worded = {id: [one_line(caption) for caption in captions[id] if has_words(caption)]
                   for id in self.image_ids}
         blank = [id for id in self.image_ids if len(worded[id]) < len(captions[id])]
         self.skipped_captions = sum(len(captions[id]) - len(worded[id]) for id in blank)

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from prunecap_lib.errors import InputError, MissingFileError
 from prunecap_lib.text import (
-    BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, has_words, join_words, one_line, pad_batch, tokenize,
+    BOS,
+    EOS,
+    PAD,
+    SPECIALS,
+    UNK,
+    Vocabulary,
+    join_words,
+    one_line,
+    pad_batch,
+    tokenize,
 )
 
 CAPTIONS = ["A red cat.", "a blue cat", "a dog's red ball"]

@@ -16,6 +16,7 @@ from prunecap_lib.text import (
     SPECIALS,
     UNK,
     Vocabulary,
+    has_words,
     join_words,
     one_line,
     pad_batch,

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from close import assert_close
+from zero_draws import zero_draws
 
 from prunecap_lib.encoders import ConvNeXt, MetaFormer, Swin, TimmAdapter, ViT, build_encoder
 
@@ -58,7 +59,8 @@ ADAPTED = [  # other architectures, and relatives with a part that our code does
 @lru_cache(maxsize=1)  # most architectures are the same for every size of picture
 def random_timm(name, **size):
     """timm's model with no parameter left at a special value."""
-    model = timm.create_model(name, **size).eval()
+    with zero_draws():
+        model = timm.create_model(name, **size).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -73,10 +75,12 @@ def random_timm(name, **size):
 
 def compare(name, image_size, kind, dtype=torch.float32):
     sized = timm.get_pretrained_cfg(name).fixed_input_size
-    model = copy.deepcopy(random_timm(name, **({"img_size": image_size} if sized else {})))
-    encoder = build_encoder(name, image_size=image_size, state_dict=model.state_dict()).eval()
+    model = random_timm(name, **({"img_size": image_size} if sized else {}))
+    with zero_draws():
+        encoder = build_encoder(name, image_size=image_size, state_dict=model.state_dict()).eval()
     assert type(encoder) is kind
-    model, encoder = model.to(dtype), encoder.to(dtype)
+    if dtype != torch.float32:
+        model, encoder = copy.deepcopy(model).to(dtype), encoder.to(dtype)
     images = torch.randn(2, 3, image_size, image_size, dtype=dtype, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         tokens, expected = encoder(images), model.forward_features(images)

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import save_file
+from zero_draws import zero_draws
 
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.encoders.timm_names import create_timm_model
@@ -94,12 +95,14 @@ WRAPPINGS = {
 def test_files_that_timm_reads_are_read(name, image_size, older, wrapping, tmp_path):
     """Of every family, and of other backbones: the tokens are those of timm's own loader."""
     torch.manual_seed(0)
-    state = create_timm_model(name, None).state_dict()
+    with zero_draws():
+        state = create_timm_model(name, None).state_dict()
     state = {k: torch.randn_like(v) * 0.1 + v if v.is_floating_point() and "running" not in k else v
              for k, v in state.items()}
     file = tmp_path / "weights.pth"
     torch.save(WRAPPINGS[wrapping](older(state)), file)
-    theirs = create_timm_model(name, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(file)}).eval()
+    with zero_draws():
+        theirs = create_timm_model(name, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(file)}).eval()
     encoder = build_encoder(name, image_size=image_size, state_dict=load_state_dict_file(file)).eval()
     pictures = torch.rand(1, 3, encoder.image_size, encoder.image_size)
     with torch.no_grad():
@@ -161,8 +164,9 @@ def test_packaged_weights_know_a_picture():
     from skimage import data
 
     weights = packaged_state_dict("tf_efficientnet_lite0")
-    encoder = build_encoder("tf_efficientnet_lite0", state_dict=weights).eval()
-    classifier = timm.create_model("tf_efficientnet_lite0").eval()
+    with zero_draws():
+        encoder = build_encoder("tf_efficientnet_lite0", state_dict=weights).eval()
+        classifier = timm.create_model("tf_efficientnet_lite0").eval()
     classifier.load_state_dict(weights)
     with torch.no_grad():
         for picture, name in ((data.chelsea(), "cat"), (data.coffee(), "espresso")):

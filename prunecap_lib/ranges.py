@@ -15,13 +15,14 @@ from msgspec import Meta
 from .errors import InputError
 
 _MOST = 2**31 - 1
+_LARGEST = 1e30  # float32, in which models compute, ends at 3e38, and an optimizer's products have to fit
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]  # of which something is left
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
+NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Side = Annotated[int, Meta(ge=16, le=4096)]  # of a picture, in pixels
 JpegQuality = Annotated[int, Meta(ge=1, le=95)]
 PerShard = Annotated[int, Meta(ge=1, le=100_000)]

@@ -322,6 +322,11 @@ def test_a_range_holds_finite_numbers(allowed, inside, outside, says):
     assert not any(is_within(value, allowed) for value in (*outside, nan, inf, -inf))
 
 
+def test_a_bound_of_the_machine_is_told_only_beyond_it():
+    allowed = ranges(TrainCommand)["lr"]
+    assert in_words(allowed, -1.0) == "above 0" and in_words(allowed, 1e40) == "above 0 and at most 1e+30"
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_that_make_no_sense_are_refused(name, here, no_work, capsys):
     kind, command = NUMBERS[name]
@@ -331,7 +336,8 @@ def test_numbers_that_make_no_sense_are_refused(name, here, no_work, capsys):
         if not whole and hint not in (float, float | None):
             continue
         option = "--" + field.replace("_", "-")
-        wrong = [value for value in (-1, 0, 10**40) if not is_within(value, found[field])]  # every number has a range
+        wrong = [value for value in (-1, 0, 10**40) if not is_within(value, found[field])]
+        assert {-1, 10**40} <= set(wrong)  # every number has a range, and it ends below what float32 can hold
         value = wrong[0] if whole else float("nan")
         status, _, err = run(capsys, *command, f"{option}={value}")
         assert status == 2 and err.count("\n") == 1, f"{option} {value}: {err}"

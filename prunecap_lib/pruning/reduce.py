@@ -35,7 +35,8 @@ def best_first(tokens: VisualTokens, scores: Tensor, k: int) -> Tensor:
     if not 1 <= k <= N:
         raise InputError(f"cannot keep {k} of {N} tokens; choose between 1 and {N}")
     if scores.isnan().any():
-        raise InputError("a pruning score is NaN; look at the encoder's output or choose another scorer")
+        raise InputError("a pruning score is NaN; look at the encoder's output or choose another scorer, and in "
+                         "training lower --lr")
     # topk promises no order among equals; a stable sort does
     return scores.sort(dim=1, descending=True, stable=True).indices
 

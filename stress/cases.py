@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import damage
+from tyro.conf import Positional
 from workspace import (
     CAPTION,
     EVALUATE,
@@ -139,12 +141,12 @@ def _blocked(name: str, argv: list[str], where: Callable[[Path], str]) -> Case:
 
 
 def options(template: Path) -> Iterator[Case]:
-    """Every numeric option of every command, with every wild number."""
+    """Every option of every command that takes a number or text, with every wild number or text."""
     from prunecap_lib.cli import average, caption, cost, evaluate, train
     from prunecap_lib.cli.data import FeaturesCommand, InfoCommand, ScenesCommand, ShardsCommand
-    del average
     places = {"caption": (caption.CaptionCommand, CAPTION), "evaluate": (evaluate.EvaluateCommand, EVALUATE),
               "train": (train.TrainCommand, [*TRAIN, "--out", "new"]),
+              "average": (average.AverageCommand, ["average", "model", "--out", "new"]),
               "cost": (cost.CostCommand, ["cost", "--checkpoint", "model"]),
               "data features": (FeaturesCommand, [*FEATURES[:-3], "--no-progress", "--out", "new"]),
               "data info": (InfoCommand, INFO),
@@ -152,25 +154,27 @@ def options(template: Path) -> Iterator[Case]:
               "data shards": (ShardsCommand, ["data", "shards", "--dataset", "coco", "--root", "coco", "--split", "val",
                                               "--no-progress", "--out", "new"])}
     for name, (command, argv) in places.items():
-        for one in fields(command):
-            kind = str(one.type)
-            if not any(word in kind for word in ("int", "float")) or "Literal" in kind:
-                continue
-            option = "--" + one.name.replace("_", "-")
-            for value in damage.NUMBERS:
-                if value in ("9" * 40, "1e308") and "float" not in kind and one.name != "seed":
-                    continue  # a very large whole number is a very long work, and no fault
-                hopeless = value in ("nan", "seven", "", "0x10") or value == "-1" and one.name not in ("seed",)
-                yield Case(f"{name} {option} {value or 'nothing'}", [*argv, f"{option}={value}"],
-                           expect="refused" if hopeless else "any", ours=("new",))
-        for one in fields(command):
-            if str(one.type).startswith(("str", "Path", "Literal")) or "str |" in str(one.type):
-                option = "--" + one.name.replace("_", "-")
-                for value in ("", "no such thing", "../..", "a\0b", "x" * 5000, "\udcff", "🦊"):
+        for field, kinds in _kinds(command):
+            option = "--" + field.replace("_", "-")
+            if kinds & {int, float}:
+                hopeless = damage.NO_NUMBERS if float in kinds else {*damage.NO_NUMBERS, *damage.NO_WHOLE_NUMBERS}
+                for value in damage.NUMBERS:
+                    yield Case(f"{name} {option} {value or 'nothing'}", [*argv, f"{option}={value}"],
+                               expect="refused" if value in hopeless else "any", ours=("new",))
+            else:
+                for value in damage.TEXTS:
                     yield Case(f"{name} {option} {value[:20]!r}", [*argv, option, value], expect="any", ours=("new",))
     for argv in (["caption"], ["nothing"], ["caption", "--help-me"], ["train", "--encoder"], ["data"], ["data", "moon"],
                  [""], ["caption", "photo.jpg", "--beam_siz", "3"], ["--", "x"], ["evaluate"], ["average"]):
         yield Case(f"prunecap {' '.join(argv)}", argv, expect="any")
+
+
+def _kinds(command: type) -> Iterator[tuple[str, set]]:
+    """Each option of a command that is no switch, and the types of what may stand there, without their ranges."""
+    with_ranges = get_type_hints(command, include_extras=True)
+    for name, hint in get_type_hints(command).items():
+        if hint is not bool and Positional not in getattr(with_ranges[name], "__metadata__", ()):
+            yield name, {hint, *get_args(hint)}
 
 
 def pairs(template: Path) -> Iterator[Case]:

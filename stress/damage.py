@@ -21,6 +21,9 @@ JSON_VALUES = {
 # Right nowhere: whoever takes one of them in silence and says something else than before is wrong.
 NEVER_RIGHT = {"NaN", "Infinity", "1e308", "2**70", "5,000 digits", "depth 100,000", "an object"}
 NUMBERS = ("-1", "0", "nan", "inf", "-inf", "1e308", "seven", "", "9" * 40, "0x10", "１")
+NO_NUMBERS = {"-1", "nan", "inf", "-inf", "seven", "", "0x10"}  # in no option's range
+NO_WHOLE_NUMBERS = {"1e308", "9" * 40}
+TEXTS = ("", "no such thing", "../..", "a\0b", "x" * 5000, "\udcff", "🦊")
 
 
 def json_paths(content, depth: int = 0) -> Iterator[tuple]:

@@ -212,8 +212,8 @@ def check_shapes(parts: Parts, expected: nn.Module, prefix: str) -> None:
 
 def check_predictors(parts: Parts, captioner) -> None:
     """Raises CheckpointError where the weights hold predictors of another schedule than config.json's."""
-    there, needed = (sorted({int(found[1]) for key in state if (found := re.match(r"encoder\.added\.predictor_(\d+)\.",
-                                                                                 key))})
+    named = re.compile(r"encoder\.added\.predictor_(\d{1,9})\.")
+    there, needed = (sorted({int(found[1]) for key in state if (found := named.match(key))})
                      for state in (parts.state_dict, captioner.state_dict()))
     if there != needed:
         raise CheckpointError(f"checkpoint {parts.folder}: the weights hold predictors after blocks {there}, and "

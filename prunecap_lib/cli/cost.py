@@ -150,9 +150,11 @@ def check_options(command: CostCommand) -> None:
 def parse_memory(text: str) -> int:
     """'24GB' or '40960 MiB' -> bytes, in powers of 1024 either way. Raises InputError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GM])(?:i?B)?\s*", text, re.IGNORECASE)
-    if not match or float(match[1]) == 0:
-        raise InputError(f"gpu memory {text!r} is not an amount of memory; write it like 24GB or 40960MiB")
-    return int(float(match[1]) * 2 ** {"G": 30, "M": 20}[match[2].upper()])
+    amount = float(match[1]) * 2 ** {"G": 30, "M": 20}[match[2].upper()] if match else 0.0
+    if not 1 <= amount < 2**50:
+        raise InputError(f"gpu memory {text!r} is not an amount of memory that a GPU has; write it like 24GB or "
+                         "40960MiB")
+    return int(amount)
 
 
 def model_of(command: CostCommand):

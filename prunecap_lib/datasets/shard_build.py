@@ -216,7 +216,7 @@ def _earlier(folder: Path, plan: Plan) -> dict[int, Shard]:
         again = f"delete {work}, all shards are then written again"
         before = read_json(work / "plan.json", Plan, "plan of shards", again)
         found = {int(record.stem): read_json(record, Shard, "record of a shard", again)
-                 for record in work.glob("[0-9]*.json")}
+                 for record in work.glob("[0-9]*.json") if record.stem.isdecimal()}
     else:
         return {}
     if before != plan:

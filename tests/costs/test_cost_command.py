@@ -113,6 +113,7 @@ def test_amounts_of_memory():
 @pytest.mark.parametrize("arguments, says", [
     (["--encoder", "vit_bse_patch16_224"], "did you mean vit_base_patch16_224"),
     (["--encoder", "vit", "--gpu-memory", "24 apples"], "24 apples"), (["--gpu-memory", "0GB"], "0GB"),
+    (["--gpu-memory", "9" * 400 + "GB"], "is not an amount of memory that a GPU has; write it like 24GB"),
     (["--checkpoint", "MODEL", "--prune-ratio", "1"], "--prune-ratio is 1.0"),
     (["--checkpoint", "MODEL", "--prune-ratio=-0.1"], "--prune-ratio is -0.1"),
     (["--encoder", "vit", "--prune-ratio", "1", "--gpu-memory", "1GB"], "--prune-ratio is 1.0"),

@@ -174,6 +174,7 @@ def test_a_stop_between_shards_keeps_the_finished_ones(source, tmp_path, monkeyp
     with pytest.raises(InputError, match="quality 90 there, 50 here"):
         build(source, tmp_path, ShardSettings(32, 50, 5))
     times = [(tmp_path / "train" / name).stat().st_mtime_ns for name in kept]
+    (tmp_path / "train" / ".unfinished" / "00001 (1).json").write_text("a copy that some program made")
     build(source, tmp_path)
     assert times == [(tmp_path / "train" / name).stat().st_mtime_ns for name in kept]
     assert len(open_dataset("shards", split="train", root=tmp_path)) == 23

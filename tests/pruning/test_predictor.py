@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 from close import assert_close
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary, build_encoder
 from prunecap_lib.encoders import ViT, ViTConfig
@@ -191,6 +193,17 @@ def test_predictors_of_another_schedule_are_refused(tmp_path, after):
     head["config"]["schedule"] |= {"after": after, "keep": [0.5] * len(after)}
     (folder / "config.json").write_text(json.dumps(head))
     with pytest.raises(CheckpointError, match=rf"after blocks \[2, 4\].*schedule 0.5@\d.*after blocks \[{after[0]}"):
+        Captioner.load(folder)
+
+
+def test_weights_of_a_block_that_no_number_names_are_refused(tmp_path):
+    folder = shipped(tmp_path)
+    weights = folder / "model.safetensors"
+    with safe_open(weights, framework="pt") as file:
+        told = file.metadata()
+    state = load_file(weights) | {f"encoder.added.predictor_{'9' * 5000}.weight": torch.zeros(1)}
+    save_file(state, weights, metadata=told)
+    with pytest.raises(CheckpointError, match="predictor_999"):
         Captioner.load(folder)
 
 

@@ -164,6 +164,14 @@ def options(template: Path) -> Iterator[Case]:
             else:
                 for value in damage.TEXTS:
                     yield Case(f"{name} {option} {value[:20]!r}", [*argv, option, value], expect="any", ours=("new",))
+    for option, around in (("--gpu-memory", "{}GB"), ("--schedule", "{}@2"), ("--schedule", "{}%@2"),
+                           ("--schedule", "0.7@{}")):
+        for number in (*damage.NUMBERS, "9" * 5000):
+            written = around.format(number)
+            if written == "１GB":
+                continue  # one gigabyte, as good as 1GB: what fits is counted, for longer than a refusal may take
+            yield Case(f"cost {option} {written[:50]}", ["cost", "--checkpoint", "model", f"{option}={written}"],
+                       expect="refused" if number in damage.NO_NUMBERS else "any")
     for argv in (["caption"], ["nothing"], ["caption", "--help-me"], ["train", "--encoder"], ["data"], ["data", "moon"],
                  [""], ["caption", "photo.jpg", "--beam_siz", "3"], ["--", "x"], ["evaluate"], ["average"]):
         yield Case(f"prunecap {' '.join(argv)}", argv, expect="any")

@@ -1,10 +1,11 @@
-"""What do all unit tests share? Figures that open no window, threads as asked for, no time limit on a slow machine."""
+"""What do all unit tests share? Figures that open no window, threads as asked for, no time limit on a slow machine,
+and the same examples each time."""
 
 import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("quiet", deadline=None, print_blob=True)
+settings.register_profile("quiet", deadline=None, derandomize=True)
 settings.load_profile("quiet")
 
 

@@ -65,6 +65,7 @@ def test_a_name_forges_no_line_and_clears_no_screen(capsys, folder, tmp_path):
     assert r"cut\x1b[2J.jpg" in err and "\x1b" not in out + err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_caption_as_json_with_figure(capsys, folder, tmp_path):
     status, out, err = run(capsys, "caption", folder / "a.png", "--checkpoint", folder / "model", "--json",
                            "--prune-ratio", 0.5, "--figure", tmp_path / "new" / "out.png")

@@ -181,7 +181,8 @@ def test_bootstrap_interval():
     lambda: dealt_to_others({1: "a dog"}), lambda: constant_caption([["a dog", "a brown dog"]]),
     lambda: CiderD([[["a", "dog"]]]), lambda: CiderD([]),
     lambda: CiderD([[["a", "dog"], ["b"]], [["b"], ["a", "dog"]]]),
-    lambda: per_image_cider({1: ["a dog"]}, {1: "a dog"}), lambda: score_captions({1: ["a dog"]}, {1: "a dog"}),
+    lambda: per_image_cider({1: ["a dog"]}, {1: "a dog"}),
+    lambda: score_captions({1: ["a dog"]}, {1: "a dog"}, metrics=["CIDEr"]),
     lambda: per_image_cider({1: ["a dog"], 2: ["A dog."]}, {1: "a dog", 2: "a cat"})])
 def test_what_is_not_defined_is_no_number(statistic):
     with pytest.raises(UndefinedError):

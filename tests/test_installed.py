@@ -126,6 +126,7 @@ def test_everything_an_extra_brings_is_pinned_and_the_extras_are_in_the_readme()
         assert set(re.findall(r'"([\w.-]+)', packages)) - {"prunecap"} <= set(pinned), extra
 
 
+@pytest.mark.slow
 def test_every_package_that_is_imported_is_declared():
     """At a file's head what every installation has; an extra's only where it is needed."""
     project = (ROOT / "pyproject.toml").read_text()

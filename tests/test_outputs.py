@@ -161,6 +161,7 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_what_a_command_wrote_it_may_write_again(model, here, capsys, monkeypatch):
     monkeypatch.setattr(metrics.java, "ptb_tokenize", list)  # no Java, and nothing in the figures: both take their time
     for draw in ("draw_caption", "plot_ledger"):

@@ -26,7 +26,8 @@ def gradients(captioner, config, images, ids):
 @pytest.mark.parametrize("encoder, schedule", [
     ("vit", None), ("vit", Schedule((2,), (0.5,), "predictor")),
     ("vit", Schedule((1, 2), (0.7, 0.7), reduction="merge")), ("convnext", None),
-    ("convnext", Schedule((3,), (0.5,), "predictor")), ("swin_tiny_patch4_window7_224", None),
+    ("convnext", Schedule((3,), (0.5,), "predictor")),
+    pytest.param("swin_tiny_patch4_window7_224", None, marks=pytest.mark.slow),
     ("poolformer_s12", None), ("resnet18", None),
 ], ids=str)
 def test_same_gradients_for_less(encoder, schedule):
@@ -59,8 +60,9 @@ def test_a_backbone_that_cannot_says_so():
         captioner.encoder.set_recompute(True)
 
 
+@pytest.mark.slow
 def test_the_ledger_knows():
-    config = TrainConfig(encoder="vit_tiny_patch16_224", d_model=64, layers=1, heads=2, ffn=64)
+    config = TrainConfig(image_size=128, d_model=64, layers=1, heads=2, ffn=64)
     kept, again = (training_memory(TrainConfig(**{**vars(config), "checkpoint_activations": on}), vocabulary_size=100,
                                    batch_size=64) for on in (False, True))
     assert again < 0.6 * kept

@@ -1,5 +1,6 @@
 """Does a run draw what it sees, after every epoch, and from its own log?"""
 
+import pytest
 from PIL import Image
 
 from prunecap_lib import Captioner, CaptionerConfig, TrainConfig, Vocabulary
@@ -10,6 +11,7 @@ LINES = [{"step": 1, "epoch": 0.5, "loss": 3.0, "accuracy": 0.1}, {"step": 2, "e
          {"step": 2, "epoch": 1, "val_loss": 2.5, "val_accuracy": 0.15, "cider": 0.3}]
 
 
+@pytest.mark.slow
 def test_samples_and_curves_are_drawn_each_epoch(tmp_path):
     captioner = Captioner(CaptionerConfig(d_model=8, layers=1, heads=2, ffn=8), Vocabulary.build(["a red cat"]))
     figures = RunFigures(TrainConfig(out=str(tmp_path), val_limit=4), pictures=2)

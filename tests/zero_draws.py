@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def zero_draws():
-    """Within, a new model's weights are drawn as zeros. Truncated normals take longer than all that a test then does."""
+    """Within, a new model's weights are zeros where they would be random: drawing them takes longer than the rest."""
     def zero(tensor, *_, **__):
         return tensor.zero_()
 

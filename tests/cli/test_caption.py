@@ -72,6 +72,7 @@ def web():
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_addresses(run, web, tmp_path):
     out, _ = run(f"{web}/a.png?size=2", f"{web}/ü b.png", "--method", "greedy", "--figure", tmp_path / "figures")
     assert [line.split("\t")[0] for line in out.splitlines()] == [f"{web}/a.png?size=2", f"{web}/ü b.png"]

@@ -75,6 +75,7 @@ def test_none_undoes_what_a_preset_gives(tmp_path):
     assert seen[0].vocabulary_size is None and seen[0].d_model == 512
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_and_options(tmp_path):
     (tmp_path / "complete").write_text(script(["bash"]))
     asked = """source "$1"; function_name=$(complete -p prunecap | sed -E 's/.*-F ([^ ]+) .*/\\1/')

@@ -66,7 +66,7 @@ def metaformer(config):
 @pytest.mark.parametrize("name, formula", [
     ("vit", vit), ("vit_base_patch16_224", vit), ("convnext", convnext), ("convnext_tiny", convnext),
     ("convnextv2_atto", convnext), ("swin_tiny_patch4_window7_224", swin), ("poolformer_s12", metaformer),
-    ("convformer_s18", metaformer), ("caformer_s18", metaformer)])
+    pytest.param("convformer_s18", metaformer, marks=pytest.mark.slow), ("caformer_s18", metaformer)])
 def test_encoders_take_what_the_formula_says(name, formula):
     with torch.device("meta"):
         encoder = build_encoder(name)

@@ -77,6 +77,7 @@ def test_no_pruning_saves_nothing(captioner):
     assert found.speedup == 1 and found.flops == found.unpruned and found.kept == found.tokens
 
 
+@pytest.mark.slow
 def test_pruning_inside_the_encoder_is_counted(captioner):
     found = ledger(replace(CONFIG, schedule=Schedule.parse("0.5@2,4/norm_largest")), vocabulary_size=V, prune_ratio=0.5)
     plain = ledger(CONFIG, vocabulary_size=V, prune_ratio=0.5)

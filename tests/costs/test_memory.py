@@ -1,13 +1,14 @@
 """Is the memory of a step without numbers the memory of a real one?"""
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
 
-from prunecap_lib import TrainConfig, VisualTokens
+from prunecap_lib import TrainConfig, VisualTokens, encoders
 from prunecap_lib.costs import largest_batch, training_memory
-from prunecap_lib.costs.memory import RESERVE, WIDE, LiveBytes, _step, measured_memory, training_outline
+from prunecap_lib.costs.memory import RESERVE, WIDE, LiveBytes, _step, _told, measured_memory, training_outline
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
@@ -16,6 +17,24 @@ pytestmark = pytest.mark.slow
 
 TINY = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=4, captions_per_image=2, max_words=8,
                    vocabulary_size=60, precision="fp32")
+
+
+def fewer(build, **blocks):
+    def built(image_size):
+        whole = build(image_size)
+        return type(whole)(replace(whole.config, **blocks), name=whole.name, preprocessing=whole.preprocessing)
+    return built
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shallow():
+    """Here "vit" has as many blocks as this says, and "convnext" one more: every operation of a step takes its time."""
+    blocks = 3
+    _told.cache_clear()  # it tells encoders apart by their names
+    with mock.patch.multiple(encoders, scenes_vit=fewer(encoders.scenes_vit, depth=blocks),
+                             scenes_convnext=fewer(encoders.scenes_convnext, depths=(1, blocks))):
+        yield blocks
+    _told.cache_clear()
 
 
 def test_live_bytes_forget_what_is_gone():
@@ -42,7 +61,7 @@ def test_as_much_as_a_real_step(changes):
 
 
 @pytest.mark.parametrize("changes", [
-    dict(schedule=Schedule((2, 4), (0.5, 0.5), "norm_smallest")),
+    dict(schedule=Schedule((1, 2), (0.5, 0.5), "norm_smallest")),
     dict(schedule=Schedule((2,), (0.5,), reduction="merge"))], ids=["keep", "merge"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_as_much_as_a_real_step_that_prunes_inside_the_encoder(changes, fused):
@@ -53,12 +72,12 @@ def test_as_much_as_a_real_step_that_prunes_inside_the_encoder(changes, fused):
 
 
 @pytest.mark.parametrize("precision, kept", [("fp32", 4), ("bf16", 6)])
-def test_unfused_attention_keeps_its_weights(precision, kept):
+def test_unfused_attention_keeps_its_weights(precision, kept, shallow):
     """Once for the softmax, in 32 bits, and in bf16 once more as the factor of the values."""
     config = replace(TINY, image_size=128, precision=precision)
     weights = 4 * 4 * 257 * 257 * kept  # of one block: 4 pictures, 4 heads, 257 tokens
     more = training_memory(config, fused=False) - training_memory(config)
-    assert more == pytest.approx(6 * weights, rel=0.25)
+    assert more == pytest.approx(shallow * weights, rel=0.25)
 
 
 def test_a_step_holds_weights_gradients_and_two_moments_at_least():
@@ -73,11 +92,11 @@ def test_a_moving_average_is_one_more_copy():
     assert training_memory(replace(TINY, ema=0.99)) - training_memory(TINY) == pytest.approx(weights, rel=0.01)
 
 
-def test_a_gpu_keeps_no_attention_weights():
+def test_a_gpu_keeps_no_attention_weights(shallow):
     config = replace(TINY, image_size=128, precision="bf16")
     weights = 4 * 4 * 257 * 257 * 2  # of one block: 4 pictures, 4 heads, 257 tokens, 2 bytes
     told = {device: training_memory(config, device=device) for device in ("cpu", "cuda")}
-    assert told["cpu"] - told["cuda"] > 5 * weights  # of all six blocks, but that at the peak
+    assert told["cpu"] - told["cuda"] > (shallow - 1) * weights  # of all blocks, but that at the peak
 
 
 def test_a_gpu_normalizes_in_32_bits():

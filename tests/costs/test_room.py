@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from prunecap_lib import TrainConfig, Vocabulary, train
-from prunecap_lib.costs import training_memory
+from prunecap_lib.costs import room, training_memory
 from prunecap_lib.costs.memory import RESERVE, training_step
 from prunecap_lib.costs.room import out_of_memory, vocabulary_size
 from prunecap_lib.datasets import open_dataset
@@ -47,6 +47,7 @@ def test_a_whole_run_takes_what_is_told(changes, start, tmp_path):
     assert told == pytest.approx(recorded_peak(config), rel=0.05)
 
 
+@pytest.mark.slow
 def test_drawn_captions_take_the_place_of_given_ones():
     drawn = replace(RUN, start="START", objective="self_critical", samples=4)
     assert training_memory(drawn, vocabulary_size=100) == training_memory(replace(RUN, captions_per_image=4),
@@ -58,15 +59,17 @@ def test_processes_keep_copies_of_their_gradients():
     assert many - alone == 4 * training_step(RUN, vocabulary_size=100).trained  # tied weights counted once
 
 
+@pytest.mark.slow
 def test_the_batch_that_is_told_to_fit_fits_in_parts(monkeypatch):
-    """The remedy is a step in parts, which hold the gradients of those before them."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    size, room = vocabulary_size(RUN), 60 * 2**20
-    told = out_of_memory(replace(RUN, batch_size=1000), RESERVE + room)
+    """The remedy is a step in parts, which hold the gradients of those before them. On a GPU, of which one step tells
+    every batch."""
+    monkeypatch.setattr(room, "device_here", lambda: torch.device("cuda"))
+    size, left = vocabulary_size(RUN), 60 * 2**20
+    told = out_of_memory(replace(RUN, batch_size=1000), RESERVE + left)
     fits = int(told.split("by estimate ")[1].split()[0])
-    parts = [training_memory(replace(RUN, accumulate=2), vocabulary_size=size, batch_size=n, device="cpu")
+    parts = [training_memory(replace(RUN, accumulate=2), vocabulary_size=size, batch_size=n)
              for n in (fits, fits + 1)]
-    assert parts[0] <= room < parts[1]
+    assert parts[0] <= left < parts[1]
 
 
 def test_entries_of_the_vocabulary(start):

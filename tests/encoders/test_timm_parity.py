@@ -132,6 +132,6 @@ def test_adapter(name, image_size):
 
 
 @pytest.mark.parametrize("name, kind", [("vit_tiny_patch16_224", ViT), ("convnext_atto", ConvNeXt),
-                                        ("swin_tiny_patch4_window7_224", Swin)])
+                                        pytest.param("swin_tiny_patch4_window7_224", Swin, marks=pytest.mark.slow)])
 def test_full_size(name, kind):
     compare(name, 224, kind)

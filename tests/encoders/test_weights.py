@@ -89,8 +89,10 @@ WRAPPINGS = {
 
 @pytest.mark.parametrize("name, image_size, older, wrapping", [
     ("test_vit", None, dict, "plain"), ("test_vit", 96, dict, "module"), ("test_vit4", 192, dict, "state_dict"),
-    ("test_convnext", None, facebooks, "model"), ("convnextv2_atto", 64, facebooks, "averaged"),
-    ("poolformer_s12", 64, poolformers, "plain"), ("swin_tiny_patch4_window7_224", None, of_2022, "model"),
+    ("test_convnext", None, facebooks, "model"),
+    pytest.param("convnextv2_atto", 64, facebooks, "averaged", marks=pytest.mark.slow),
+    pytest.param("poolformer_s12", 64, poolformers, "plain", marks=pytest.mark.slow),
+    pytest.param("swin_tiny_patch4_window7_224", None, of_2022, "model", marks=pytest.mark.slow),
     ("test_resnet", 64, without_counters, "state_dict"), ("test_vit_relpos", None, dict, "averaged")])
 def test_files_that_timm_reads_are_read(name, image_size, older, wrapping, tmp_path):
     """Of every family, and of other backbones: the tokens are those of timm's own loader."""

@@ -34,7 +34,7 @@ CAPTIONS = [["a red dog runs", "a dog runs on the grass"], ["two cats sleep", "t
 def tiny(out="unused", **changes):
     settings = dict(objective="self_critical", limit=16, batch_size=8, epochs=2, d_model=16, layers=1, heads=2, ffn=32,
                     val_limit=4, caption_limit=4, log_every=1, lr=3e-3, precision="fp32", progress=False, samples=3,
-                    max_words=12, scorer="random", encoder="convnext", out=str(out))
+                    max_words=12, scorer="random", encoder="convnext", image_size=32, out=str(out))
     return TrainConfig(**{**settings, **changes})
 
 
@@ -103,7 +103,7 @@ def test_steps_raise_the_reward(baseline):
 def test_a_pictures_samples_follow_from_its_seed_alone(start):
     config = tiny(start=start, scorer="pilot", prune_ratio=0.5, dropout=0.5)
     captioner = in_double(first_captioner(config, CAPTIONS).train())
-    images, seeds, modes = torch.randn(4, 3, 64, 64), [3, 1, 4, 1], []
+    images, seeds, modes = torch.randn(4, 3, 32, 32), [3, 1, 4, 1], []
     encode = captioner.encoder.encode
     captioner.encoder.encode = lambda *a, **k: modes.append(captioner.encoder.training) or encode(*a, **k)
     _, together, greedy = draw(captioner, images, seeds, config)
@@ -120,7 +120,7 @@ def test_a_part_of_a_step_counts_by_its_pictures(start):
     config = tiny(start=start, scorer="pilot", dropout=0.0)
     captioner = first_captioner(config, CAPTIONS).train()
     critic = SelfCritical(open_split(config, "train", 16).captions, captioner.vocabulary, config)
-    images, tickets = torch.randn(2, 3, 64, 64), torch.tensor([[0, 1], [5, 2]])
+    images, tickets = torch.randn(2, 3, 32, 32), torch.tensor([[0, 1], [5, 2]])
     whole, half = (critic(captioner, images, tickets, config, None, weights)[0] for weights in ((1, 1), (3, 0.5)))
     assert whole != 0
     assert_close(half, whole / 2)
@@ -132,7 +132,7 @@ def test_a_frozen_encoder_runs_once(start, monkeypatch):
     encode = captioner.encoder.encode
     monkeypatch.setattr(captioner.encoder, "encode", lambda *a, **k: looks.append(None) or encode(*a, **k))
     critic = SelfCritical(open_split(config, "train", 16).captions, captioner.vocabulary, config)
-    loss, *_ = critic(captioner, torch.randn(2, 3, 64, 64), torch.tensor([[0, 1], [5, 2]]), config)
+    loss, *_ = critic(captioner, torch.randn(2, 3, 32, 32), torch.tensor([[0, 1], [5, 2]]), config)
     loss.backward()
     assert len(looks) == 1
     assert all(p.grad is None for p in captioner.encoder.parameters())
@@ -245,6 +245,7 @@ def test_interrupted_and_resumed_equals_unbroken(start, tmp_path, monkeypatch, c
     assert all("reward" in line if "loss" in line else "cider" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_says_how_rewards_were_made(start, tmp_path):
     config = tiny(tmp_path, start=start, reward_eos=False, epochs=1)
     train(config)

@@ -60,6 +60,7 @@ def test_other_sizes_are_named(checkpoint):
         first_captioner(config, [["a cat"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", [False, True])
 def test_an_encoder_is_left_to_its_package_only_if_it_is_still_the_packages(tmp_path, trained):
     config = tiny(tmp_path / "before", encoder="tf_efficientnet_lite0@last_stage", encoder_weights="package",
@@ -88,6 +89,7 @@ def test_impossible_settings_are_refused(changes, says):
         tiny("unused", **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [None, "plain"])
 def test_a_predictors_run_interrupted_and_resumed_equals_unbroken(checkpoint, tmp_path, monkeypatch, start):
     config = tiny(tmp_path / "broken", schedule=SCHEDULE, start=start and str(checkpoint / start))

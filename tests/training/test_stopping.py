@@ -53,7 +53,9 @@ def check_same(resumed, unbroken):
     assert timeless(resumed.history) == timeless(unbroken.history)
 
 
-@pytest.mark.parametrize("number, step", [(signal.SIGTERM, 2), (signal.SIGINT, 4), (signal.SIGTERM, 8)])
+@pytest.mark.parametrize("number, step", [
+    (signal.SIGTERM, 2), pytest.param(signal.SIGINT, 4, marks=pytest.mark.slow),
+    pytest.param(signal.SIGTERM, 8, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_run_goes_on(tmp_path, monkeypatch, unbroken, number, step):
     """In mid-epoch, in the last step of an epoch, whose validation is then still to come, and in the very last."""
     config, before = replace(TINY, out=str(tmp_path)), signal.getsignal(number)
@@ -89,6 +91,7 @@ def test_the_command_ends_with_the_signals_status(monkeypatch, capsys):
     assert status.value.code == 143 and "stopped at step 3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_save_steps_bounds_what_an_interruption_loses(tmp_path, monkeypatch, unbroken):
     config = replace(TINY, out=str(tmp_path), save_steps=3)
 
@@ -103,6 +106,7 @@ def test_save_steps_bounds_what_an_interruption_loses(tmp_path, monkeypatch, unb
     check_same(train(replace(config, save_steps=None)), unbroken)
 
 
+@pytest.mark.slow
 def test_a_validation_that_was_not_saved_is_told_once(tmp_path, unbroken):
     """The checkpoint is of the epoch's last step; the run ends after its validation was logged, before it is saved."""
     config = replace(TINY, out=str(tmp_path), save_steps=4)
@@ -187,6 +191,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_move(tmp_path, mo
         train(replace(TINY, out=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_another_teacher_is_noticed(tmp_path, unbroken):
     other = train(replace(TINY, out=str(tmp_path / "other"), seed=1)).out / "checkpoint" / "model.safetensors"
     start = tmp_path / "start"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -80,7 +80,7 @@ class _Sentence(msgspec.Struct):
 
 class _KarpathyImage(msgspec.Struct):
     cocoid: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    split: str
+    split: Literal["train", "restval", "val", "test"]  # a picture of any other would be in none, without a word
     filepath: FileName
     filename: FileName
     sentences: list[_Sentence]

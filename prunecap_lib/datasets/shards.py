@@ -170,7 +170,7 @@ def read_shards(root: str | Path, split: str, *, limit: int | None = None) -> Sh
     folder = split_folder(split)
     if is_url(root):
         address = f"{str(root).rstrip('/')}/{folder}"
-        index = parse_index(fetch_index(address), f"{address}/{INDEX}")
+        index = _index_of(folder, fetch_index(address), f"{address}/{INDEX}")
         return ShardDataset(index, ShardCache(address, index.shards), limit=limit)
     path = Path(root) / folder / INDEX
     if not path.is_file():
@@ -180,4 +180,13 @@ def read_shards(root: str | Path, split: str, *, limit: int | None = None) -> Sh
             f"data set shards: {path} not found; "
             + ("writing it was stopped: run `prunecap data shards` again, it goes on there" if unfinished else
                f"the splits there are {', '.join(splits)}" if splits else "write it with `prunecap data shards`"))
-    return ShardDataset(parse_index(read_bytes(path, "shard index"), path), LocalShards(path.parent), limit=limit)
+    return ShardDataset(_index_of(folder, read_bytes(path, "shard index"), path), LocalShards(path.parent), limit=limit)
+
+
+def _index_of(folder: str, data: bytes, place: Path | str) -> Index:
+    """The index, if it is of the split whose folder it lies in: who asks for val must not be given train."""
+    index = parse_index(data, place)
+    if split_folder(index.plan.split) != folder:
+        raise InputError(f"shard index {place}: split is {index.plan.split!r}, and the folder's name is {folder!r}; "
+                         "name each folder after its split, or copy it again")
+    return index

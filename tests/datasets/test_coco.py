@@ -116,6 +116,9 @@ def test_karpathy_split_takes_over(tmp_path, year):
     assert test.captions == [["caption of 3."]] and test.image(0).size == (30, 20)
     with pytest.raises(InputError, match="the val split holds no captioned picture"):
         open_dataset("coco", split="val", root=tmp_path)
+    write(tmp_path / "dataset_coco.json", {"images": [*entries, entries[0] | {"cocoid": 4, "split": "training"}]})
+    with pytest.raises(InputError, match=r"images\[3\].split is \"training\".*not Karpathy's split"):
+        open_dataset("coco", split="train", root=tmp_path)
     write(tmp_path / "dataset_coco.json", {"images": [{"cocoid": 1}]})
     with pytest.raises(InputError, match="not Karpathy's split"):
         open_dataset("coco", split="test", root=tmp_path)

@@ -88,6 +88,10 @@ def test_limit_and_other_names_of_splits(source, out):
     with pytest.raises(MissingFileError, match="splits there are train"):
         open_dataset("shards", split="val", root=out)
     (out / "train").rename(out / "val")
+    with pytest.raises(InputError, match="split is 'train', and the folder's name is 'val'; name each folder after"):
+        open_dataset("shards", split="val", root=out)
+    index = out / "val" / "index.json"
+    index.write_text(index.read_text().replace('"split": "train"', '"split": "dev"'))
     assert len(open_dataset("shards", split="dev", root=out)) == 23
 
 
@@ -279,6 +283,7 @@ def test_a_damaged_picture_is_named(out):
     (lambda text: text[:200], "not valid JSON.*damaged or none of"), (lambda text: "[]", "damaged or none of"),
     (lambda text: text.replace('"format": 1', '"format": 9'), "format 9"),
     (lambda text: text.replace("00001.tar", "../../x.tar"), "damaged or none of"),
+    (lambda text: text.replace('"split": "train"', '"split": "val"'), "split is 'val', .* is 'train'"),
 ])
 def test_an_index_that_cannot_be_used(out, change, says):
     index = out / "train" / "index.json"

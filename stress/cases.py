@@ -212,11 +212,15 @@ def pairs(template: Path) -> Iterator[Case]:
                    expect="refused" if ".." in name or "\0" in name or name in ("", ".") else "any")  # found by number
     yield Case("Karpathy: one id twice", KARPATHY + ["--split", "train"],
                edit(karpathy, lambda c: both(c["images"][0], c["images"][1], cocoid=1)))
+    yield Case("Karpathy: a split that is none", KARPATHY + ["--split", "train"],
+               edit(karpathy, lambda c: c["images"][0].update(split="training")))
     for what in ("image_ids", "captions", "offsets", "lengths"):
         yield Case(f"shards: {what} in reverse", FROM_SHARDS,
                    edit(index, lambda c, what=what: c["shards"][0][what].reverse()))
     yield Case("shards: an id twice", FROM_SHARDS,
                edit(index, lambda c: c["shards"][0]["image_ids"].__setitem__(1, c["shards"][0]["image_ids"][0])))
+    yield Case("shards: train's in val's folder", FROM_SHARDS, lambda place: shutil.copytree(
+        place / "shards/train", place / "shards/val", dirs_exist_ok=True) and None)
     yield Case("shards: another name", FROM_SHARDS,
                edit(index, lambda c: c["shards"][0].update(name="../../photo.jpg")))
     yield Case("captions: an id twice", SCORE, edit("captions.json", lambda c: c[1].update(image_id=c[0]["image_id"])))

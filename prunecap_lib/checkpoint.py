@@ -126,9 +126,7 @@ def write(folder: Path, captioner, *, half: bool = False, signature: str = "",
           weights: dict[str, Tensor] | None = None) -> None:
     """Write the two files into an existing folder. ``weights``: the captioner's, where it holds only parts of them."""
     from safetensors.torch import save_file
-    config = captioner.config
-    if config.schedule != "auto" or captioner.encoder.pays is None:  # it may have been set later
-        config = replace(config, schedule=captioner.encoder.schedule)
+    config = replace(captioner.config, schedule=captioner.encoder.schedule)  # it may have been set later
     weights = captioner.state_dict() if weights is None else weights
     state = {key: value.detach().cpu() for key, value in weights.items() if not packaged(key, config)}
     if config.tie_weights:
@@ -180,7 +178,8 @@ def read(name_or_path, config: type[Config]) -> Parts:
     state = {key: value.float() if value.dtype == torch.float16 else value for key, value in state.items()}
     if head.config.tie_weights and "decoder.embedding.words.weight" in state:
         state["decoder.output.weight"] = state["decoder.embedding.words.weight"]
-    return Parts(folder, head.config, vocabulary, head.preprocessing, head.signature, state)
+    config = replace(head.config, schedule=None) if head.config.schedule == "auto" else head.config  # of before 2027
+    return Parts(folder, config, vocabulary, head.preprocessing, head.signature, state)
 
 
 def packaged(key: str, config) -> bool:

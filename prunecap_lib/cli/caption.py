@@ -94,7 +94,7 @@ def run(command: CaptionCommand) -> None:
     drawn = figures.check_many(command.figure, paths) if command.figure else paths
     figure_of = dict(zip([source.name for source in sources], drawn, strict=True))
     captioner = Captioner.load(command.checkpoint, device=device)
-    prepare(captioner, command)
+    prepare(captioner, command, len(sources))
     captioned, texts = 0, {}
     for source, picture, captions in each_captioned(command, captioner, sources):
         captioned += 1

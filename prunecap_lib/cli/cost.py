@@ -98,12 +98,14 @@ def run(command: CostCommand) -> None:
     from . import figures
     if command.figure:
         figures.check(command.figure)
-    from ..costs import break_even, latency, ledger
+    from ..costs import break_even, latency, ledger, usual_schedule
     from ..costs.memory import precision_on
     from ..reports import provenance
     name, captioner, config = model_of(command)
-    set_schedule(captioner.encoder, command.schedule)
-    captioner.encoder.pays = None  # "auto" would choose; here both ways are counted
+    if command.schedule == "auto":  # which would choose: here both ways are counted
+        captioner.encoder.set_schedule(captioner.encoder.schedule or usual_schedule(captioner.encoder))
+    else:
+        set_schedule(captioner.encoder, command.schedule)
     config = replace(config, schedule=captioner.encoder.schedule)
     settings = dict(prune_ratio=command.prune_ratio, scorer=command.scorer, words=command.words, beams=command.beams)
     found = ledger(captioner, batch=command.batch, **settings)

@@ -105,8 +105,8 @@ def caption_and_score(command: EvaluateCommand) -> None:
     from ..captioner import Captioner
     from ..reports import evaluate, processes
     captioner = Captioner.load(command.checkpoint, device=device_here(command))
-    prepare(captioner, command)
     dataset = open_split(command, captioner.config.image_size)
+    prepare(captioner, command, len(dataset))
     with command.autocast(captioner.device):
         report, captions = evaluate(
             captioner, dataset, method=command.method, beam_size=command.beam_size, max_length=command.max_length,
@@ -123,6 +123,9 @@ def device_here(command: EvaluateCommand):
     here = processes()
     if here.num_processes == 1:
         return command.find_device()
+    if command.schedule == "auto":
+        raise InputError("schedule 'auto' goes by the clock, and several processes must prune alike; name keep rates "
+                         "and blocks, like 0.7@3,6,9, or none")
     if command.device != "auto":
         raise InputError(f"device {command.device!r}: of several processes each has the device that its launcher gives "
                          "it; leave --device out")

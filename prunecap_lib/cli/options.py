@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..pruning import Schedule
 
 REGISTRY = ConstructorRegistry()
-WORDS = {"none": None, "auto": "auto"}
 KINDS = {"int": "a whole number", "float": "a number"}
 
 
@@ -149,10 +148,15 @@ def as_typed(message: str, command: Any) -> str:
     return message
 
 
-def prepare(captioner: Captioner, command: Any) -> None:
-    """What --schedule, --prune-ratio and --scorer ask of a finished model; what cannot be is refused before work."""
+def prepare(captioner: Captioner, command: Any, pictures: int) -> None:
+    """What --schedule, --prune-ratio and --scorer ask of a finished model that is to caption so many pictures; what
+    cannot be is refused before work."""
     from ..pruning import check_scorer, keep_count
-    set_schedule(captioner.encoder, command.schedule)
+    if command.schedule == "auto":
+        from ..costs import fastest_schedule
+        captioner.encoder.set_schedule(fastest_schedule(captioner.encoder, min(pictures, command.batch_size)))
+    else:
+        set_schedule(captioner.encoder, command.schedule)
     if command.prune_ratio is not None:
         keep_count(1, command.prune_ratio)
     if command.scorer is not None:
@@ -169,20 +173,13 @@ def check_apart(**paths: Path | None) -> None:
 
 
 def set_schedule(encoder: Encoder, written: str | None) -> None:
-    """What ``--schedule`` asks of a finished model: None leaves it as it is, "none" keeps all tokens.
-
-    In the place of keep rates can stand a share of the encoder's operations, "50%@3,6,9": rates are found for it.
-    """
-    match written:
-        case None:
-            return
-        case word if word in WORDS:
-            encoder.set_schedule(WORDS[word])
-        case _:
-            encoder.set_schedule(find_schedule(encoder, written))
+    """What ``--schedule`` asks of a finished model: None leaves it as it is, "none" keeps all tokens."""
+    if written is not None:
+        encoder.set_schedule(None if written == "none" else find_schedule(encoder, written))
 
 
 def find_schedule(encoder: Encoder, written: str) -> Schedule:
+    """In the place of keep rates can stand a share of the encoder's operations, "50%@3,6,9": rates are found for it."""
     from ..pruning import Schedule
     share, percent, places = written.partition("%@")
     if not percent:

@@ -10,14 +10,14 @@ import torch
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..costs.room import out_of_memory
-from ..errors import TrainingError, printable
+from ..errors import InputError, TrainingError, printable
 from ..pruning import Schedule
 from ..ranges import Natural
 from ..reports import processes
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
 from ..training.progress import scores
-from .options import REGISTRY, WORDS, call
+from .options import REGISTRY, call
 
 DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/, metrics.jsonl, curves.png and samples/; the same
 command goes on with a run that was stopped, or that SIGTERM or Ctrl-C stops: it finishes its step and saves first.
@@ -43,9 +43,16 @@ def read_schedule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1, metavar="RATES@BLOCKS|none",
-        instance_from_str=lambda args: WORDS[args[0]] if args[0] in WORDS else Schedule.parse(args[0]),
-        is_instance=lambda value: value in (None, "auto") or isinstance(value, Schedule),
+        instance_from_str=lambda args: schedule_of_run(args[0]),
+        is_instance=lambda value: value is None or isinstance(value, Schedule),
         str_from_instance=lambda schedule: ["none" if schedule is None else str(schedule)])
+
+
+def schedule_of_run(written: str) -> Schedule | None:
+    if written == "auto":
+        raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep rates "
+                         "and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
+    return None if written == "none" else Schedule.parse(written)
 
 
 @dataclass(frozen=True)

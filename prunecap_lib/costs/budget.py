@@ -1,20 +1,22 @@
-"""How many tokens may stay if the encoder is to take half of its operations? And from which batch on is it faster?"""
+"""How many tokens may stay if the encoder is to take half of its operations? And where is that faster, by the clock?"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 
 from ..encoders import Encoder
-from ..encoders.when_it_pays import time_by_turns
 from ..errors import InputError
 from ..pruning import Schedule
 from .flops import count_flops
 from .outline import without_numbers
 
+LOG = logging.getLogger(__name__)
 
 def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...], scorer: str = "attention_received",
                        reduction: str = "keep") -> Schedule:
@@ -28,7 +30,7 @@ def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...]
     if not 0 < share <= 1:
         raise InputError(f"share {share} of the FLOPs is outside (0, 1]; 0.5 asks for half of them")
     outline = without_numbers(encoder)
-    Schedule(after, (1.0,) * len(after), scorer, reduction).check(outline)
+    outline.check_schedule(Schedule(after, (1.0,) * len(after), scorer, reduction))
     images = torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta")
     with outline.unpruned():
         whole = count_flops(outline, images)
@@ -54,6 +56,60 @@ def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...]
         shares[guess] = share_of(guess)
         fits, over = (guess, over) if shares[guess] <= share else (fits, guess)
     return keeping(fits)
+
+
+def usual_schedule(encoder: Encoder) -> Schedule:
+    """0.7 of the tokens stay after each quarter of the blocks (the places of Rao et al. 2021, DynamicViT).
+
+    By the attention that tokens receive; evenly spread where the encoder has none. Raises InputError where nothing can
+    go inside this encoder.
+    """
+    after = tuple(sorted({encoder.depth * quarter // 4 for quarter in (1, 2, 3)} - {0})) or (1,)
+    attention = all("attention_received" in encoder.block_signals(block) for block in after)
+    schedule = Schedule(after, (0.7,) * len(after), "attention_received" if attention else "grid")
+    encoder.check_schedule(schedule)
+    return schedule
+
+
+def time_by_turns(encoder: Encoder, batch: int, *, turns: int = 5,
+                  clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
+    """Median seconds of the encoder with its schedule, and with every token kept; one turn of each warms up."""
+    like = next(encoder.parameters())
+    images = torch.zeros(batch, 3, encoder.image_size, encoder.image_size, device=like.device, dtype=like.dtype)
+
+    def run() -> float:
+        start = clock()
+        encoder(images)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)  # it works on after the call has returned
+        return clock() - start
+
+    pruned, whole = [], []
+    with torch.no_grad():
+        for _ in range(turns + 1):
+            pruned.append(run())
+            with encoder.unpruned():
+                whole.append(run())
+    return median(pruned[1:]), median(whole[1:])
+
+
+def fastest_schedule(encoder: Encoder, batch: int, *, turns: int = 5,
+                     clock: Callable[[], float] = time.perf_counter) -> Schedule | None:
+    """What is faster here for batches of this size: the encoder's schedule (``usual_schedule`` where it has none), or
+    all tokens (None). Both are timed, and the log tells the outcome; the encoder is left as it is.
+
+    Raises InputError where nothing can go inside this encoder.
+    """
+    before, tried = encoder.schedule, encoder.schedule or usual_schedule(encoder)
+    encoder.set_schedule(tried)
+    try:
+        pruned, whole = time_by_turns(encoder, batch, turns=turns, clock=clock)
+    finally:
+        encoder.set_schedule(before)
+    LOG.warning("schedule auto: at batch %d encoder %s takes %.4g ms with %s and %.4g ms with all tokens: pruning %s",
+                batch, encoder.name, 1e3 * pruned, tried, 1e3 * whole,
+                "pays" if pruned < whole else "does not pay and is left off")
+    return tried if pruned < whole else None
 
 
 @dataclass(frozen=True)
@@ -85,9 +141,7 @@ def break_even(encoder: Encoder, *, largest: int = 32, turns: int = 5,
         raise InputError(f"encoder {encoder.name} has no schedule, so there is nothing to compare; set one")
     speedup, batch = {}, 1
     while batch <= largest:
-        like = next(encoder.parameters())
-        images = torch.zeros(batch, 3, encoder.image_size, encoder.image_size, device=like.device, dtype=like.dtype)
-        pruned, whole = time_by_turns(encoder, images, turns=turns, clock=clock)
+        pruned, whole = time_by_turns(encoder, batch, turns=turns, clock=clock)
         speedup[batch] = whole / pruned
         if pruned < whole:
             return BreakEven(batch, speedup)

@@ -102,13 +102,7 @@ def _close(files: dict) -> None:
 
 
 def fingerprint(encoder: torch.nn.Module) -> str:
-    """What features depend on, in 16 hex digits: name, preprocessing, pruning on the way, and every weight.
-
-    Raises InputError where the clock decides whether the encoder prunes.
-    """
-    if encoder.pays is not None:
-        raise InputError(f"encoder {encoder.name}: its schedule is 'auto', so that a stored feature would depend on "
-                         "the clock; set the schedule itself, or none")
+    """What features depend on, in 16 hex digits: name, preprocessing, pruning on the way, and every weight."""
     inside = [] if encoder.schedule is None else [str(encoder.schedule)]
     digest = hashlib.sha256(json.dumps([encoder.name, asdict(encoder.preprocessing), *inside]).encode())
     for key, value in sorted(encoder.state_dict().items()):

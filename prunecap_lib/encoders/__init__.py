@@ -51,7 +51,7 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
         image_size: side of the pictures in pixels; None takes the name's own.
         state_dict: weights under timm's keys, of this image_size.
         pretrained: fetch timm's weights (network or cache).
-        schedule: tokens that go inside the encoder, after which blocks, or "auto"; see ``Encoder.set_schedule``.
+        schedule: tokens that go inside the encoder, after which blocks; see ``Encoder.set_schedule``.
 
     Raises: InputError for an unknown name, an impossible size or schedule; CheckpointError where ``state_dict`` does
     not fit; MissingFileError where pretrained weights cannot be had.

@@ -1,37 +1,22 @@
-"""What do all encoders share? What they tell about themselves, and the few layers they have in common.
+"""What do all encoders share? What they tell about themselves, and how tokens go on the way.
 
-Shapes: B pictures, N = H * W visual tokens, P prefix tokens, T tokens that look at each other, C channels,
-h heads, Dh = C / h, S side of the picture in pixels.
+Shapes: B pictures, N = H * W visual tokens, P prefix tokens, C channels, S side of the picture in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..attention import attend, attend_kept
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..pruning.predictor import PREDICTOR
 from ..recompute import segment
 from ..tokens import Grid, VisualTokens
-from .when_it_pays import WhenItPays, usual_schedule
-
-if TYPE_CHECKING:
-    from .sparse import KeptCells, MaskedCells
-
-ACTIVATIONS = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),  # OpenAI's CLIP
-}
 
 
 class Encoder(nn.Module):
@@ -77,13 +62,6 @@ class Encoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.added = nn.ModuleDict()
-        self.pays: WhenItPays | None = None
-
-    def __call__(self, images: Tensor, **more) -> VisualTokens:
-        if self.pays is None or self.pays(self, images):
-            return super().__call__(images, **more)
-        with self.unpruned():
-            return super().__call__(images, **more)
 
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         raise NotImplementedError
@@ -116,42 +94,51 @@ class Encoder(nn.Module):
         Weights stay as they are. Modules that the schedule needs are in ``added``: those that the schedule of before
         had too stay, with what they have learned; others are new. Set a schedule before loading their weights.
 
-        "auto" follows the schedule that is set already, or else ``usual_schedule``, for batches of a size at which it
-        is faster here. Both ways are timed on the first batch of each size, and the log tells the outcome.
-
-        Raises InputError where a block does not exist, or cannot do what the schedule asks of it, and where this
-        encoder's predictors learned for other blocks.
+        Raises InputError where ``check_schedule`` does, and where this encoder's predictors learned for other blocks.
         """
-        if schedule == "auto" and self.schedule is not None:
-            self.pays = WhenItPays()
-            return
-        pays, needed = None, {}
-        if schedule == "auto":
-            pays, schedule = WhenItPays(), usual_schedule(self)
-        elif isinstance(schedule, str):
+        if isinstance(schedule, str):
             schedule = Schedule.parse(schedule)
+        needed = {}
         if schedule is not None:
-            schedule.check(self)
+            self.check_schedule(schedule)
             needed = self.schedule_modules(schedule)
             had, needs = ({name for name in modules if name.startswith(PREDICTOR)} for modules in (self.added, needed))
             if had and needs and had != needs:
                 raise InputError(f"encoder {self.name}: its predictors belong to schedule {self.schedule}, and "
                                  f"{schedule} needs others; keep its blocks, or set_schedule(None) to start anew")
-        self.schedule, self.pays = schedule, pays
+        self.schedule = schedule
         like = next(self.parameters())
         self.added = nn.ModuleDict({name: self.added[name] if name in self.added else module
                                     for name, module in needed.items()}).to(like)
         self.added.train(self.training)
 
+    def check_schedule(self, schedule: Schedule) -> None:
+        """Raises InputError where a block does not exist, nothing would follow the last reduction, or this encoder
+        cannot reduce in this way or give this score."""
+        if not self.reductions:
+            raise InputError(f"encoder {self.name}: tokens can go on the way inside encoders of our own code only; "
+                             "leave schedule out and prune before the decoder (prune_ratio)")
+        if schedule.after[-1] >= self.depth:
+            raise InputError(f"schedule: after block {schedule.after[-1]} of {self.depth} nothing is left to save; "
+                             f"name blocks from 1 to {self.depth - 1}")
+        if schedule.reduction not in self.reductions:
+            raise InputError(f"schedule: reduction {schedule.reduction!r} would leave holes in the maps of encoder "
+                             f"{self.name}; use {' or '.join(map(repr, self.reductions))}")
+        if schedule.needs_attention:
+            for block in schedule.after:
+                if schedule.scorer not in self.block_signals(block):
+                    raise InputError(f"schedule: block {block} of encoder {self.name} cannot give the scorer "
+                                     f"{schedule.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or "
+                                     "'grid'")
+
     @contextmanager
     def unpruned(self) -> Iterator[None]:
         """``with encoder.unpruned():`` all tokens stay on the way, for the time being."""
-        before = self.schedule, self.pays
-        self.schedule = self.pays = None
+        before, self.schedule = self.schedule, None
         try:
             yield
         finally:
-            self.schedule, self.pays = before
+            self.schedule = before
 
     @property
     def learning(self) -> bool:
@@ -183,98 +170,3 @@ class Encoder(nn.Module):
         """What to raise where attention was asked of an encoder that cannot tell."""
         return InputError(f"encoder {self.name} has no attention weights to give; score its tokens with "
                           "'pilot', 'grid', 'random', 'norm_largest' or 'norm_smallest'")
-
-
-class Conv(nn.Conv2d):
-    """A convolution on a channels-last map: [B, H, W, C] -> [B, H', W', C']."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-class Mlp(nn.Module):
-    """Two matrices with an activation between them, on the last axis: [..., C] -> [..., C]."""
-
-    def __init__(self, channels: int, hidden: int, activation: str = "gelu"):
-        super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-        self.activation = ACTIVATIONS[activation]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
-
-
-class Attention(nn.Module):
-    """Every token looks at every token, h times side by side."""
-
-    def __init__(self, channels: int, heads: int, qkv_bias: bool = True, projection_bias: bool = True):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels, bias=projection_bias)
-
-    def forward(self, x: Tensor, need_weights: bool = False, mask: Tensor | None = None,
-                kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, C], mask or kept: see ``attend``, ``attend_kept`` -> (y [B, T, C], weights [B, h, T, T] | None)."""
-        return self.mix(*self.project(x), need_weights, mask, kept)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, C] -> queries, keys, values, each [B, h, T, Dh]."""
-        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False, mask: Tensor | None = None,
-            kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """What ``project`` gives -> what ``forward`` gives."""
-        if kept is None:
-            y, weights = attend(q, k, v, mask, need_weights=need_weights)
-        else:
-            y, weights = attend_kept(q, k, v, kept, need_weights=need_weights)
-        return self.proj(y.transpose(1, 2).flatten(2)), weights
-
-
-class LayerScale(nn.Module):
-    """One learned factor per channel."""
-
-    def __init__(self, channels: int, start: float):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((channels,), start))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
-
-
-class Block(nn.Module):
-    """x + Attention(LN(x)), then x + MLP(LN(x)): ViT's block and Swin's, which differ in their attention."""
-
-    def __init__(self, attn: Attention, channels: int, hidden: int, *, norm_eps: float, activation: str,
-                 layer_scale: float | None = None):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=norm_eps)
-        self.attn = attn
-        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
-        self.norm2 = nn.LayerNorm(channels, eps=norm_eps)
-        self.mlp = Mlp(channels, hidden, activation)
-        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(channels, layer_scale)
-
-    def forward(self, x: Tensor, need_weights: bool = False, cells: KeptCells | MaskedCells | None = None,
-                cheap: nn.Linear | None = None, **more) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, C] (Swin: [B, H, W, C]) -> (the same, weights | None); ``more`` goes to the attention.
-
-        With ``cells`` of a map the MLP is for those alone, and ``cheap`` for the others.
-        """
-        y, weights = self.attn(self.norm1(x), need_weights, **more)
-        return self.think(x + self.ls1(y), cells, cheap), weights
-
-    def think(self, x: Tensor, cells: KeptCells | MaskedCells | None = None, cheap: nn.Linear | None = None) -> Tensor:
-        """The second half, in which every token is by itself."""
-        y = self.norm2(x)
-        return x + self.ls2(self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap))
-
-
-def init_weights(module: nn.Module) -> None:
-    """Normal weights cut at two, of deviation 0.02, and zero biases: what all our encoders start from."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

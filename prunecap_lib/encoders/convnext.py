@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ..preprocessing import Preprocessing
+from ..pruning.spatial import KeptCells, MaskedCells
 from ..tokens import Grid, VisualTokens
-from .base import Conv, Mlp, init_weights
-from .sparse import KeptCells, MaskedCells, Pyramid
+from .layers import Conv, Mlp, init_weights
+from .pyramid import HierarchicalEncoder
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ class GlobalResponseNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [B, H, W, C], or kept cells only, [B, K, C] -> the same shape.
 
-        Where cells are kept, channels compete on those alone, whether they are gathered or marked by ``seen``
+        Where cells are kept, channels compete on those alone, whether they are gathered or marked by ``mask``
         [B, H, W]. The share is a ratio of strengths, so that fewer cells make it no smaller.
         """
-        cells = x if seen is None else x * seen[..., None]
+        cells = x if mask is None else x * mask[..., None]
         strength = cells.norm(dim=tuple(range(1, x.dim() - 1)), keepdim=True)  # [B, 1, 1, C]
         share = strength / (strength.mean(dim=-1, keepdim=True) + 1e-6)
         return x + self.weight * (x * share) + self.bias
@@ -92,8 +93,8 @@ class GrnMlp(Mlp):
         super().__init__(channels, hidden, activation)
         self.grn = GlobalResponseNorm(hidden)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        return self.fc2(self.grn(self.activation(self.fc1(x)), seen))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.fc2(self.grn(self.activation(self.fc1(x)), mask))
 
 
 class Block(nn.Module):
@@ -108,13 +109,13 @@ class Block(nn.Module):
         self.gamma = None if scale is None else nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor, cells: KeptCells | MaskedCells | None = None,
-                cheap: nn.Linear | None = None) -> Tensor:
-        """x [B, H, W, C] -> the same shape. With ``cells`` the MLP is for those alone, and ``cheap`` for the others."""
+                fast: nn.Linear | None = None) -> Tensor:
+        """x [B, H, W, C] -> the same shape. With ``cells`` the MLP is for those alone, and ``fast`` for the others."""
         y = self.norm(self.conv_dw(x))
         if cells is None:
             y = self.mlp(y)
         else:
-            y = cells.mix(y, partial(self.mlp, seen=cells.seen) if isinstance(self.mlp, GrnMlp) else self.mlp, cheap)
+            y = cells.route(y, partial(self.mlp, mask=cells.mask) if isinstance(self.mlp, GrnMlp) else self.mlp, fast)
         return x + (y if self.gamma is None else y * self.gamma)
 
 
@@ -133,7 +134,7 @@ class Stage(nn.Module):
         return self.blocks(self.downsample(x))
 
 
-class ConvNeXt(Pyramid):
+class ConvNeXt(HierarchicalEncoder):
     """ConvNeXt without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row."""
 
     def __init__(self, config: ConvNeXtConfig, *, name: str, preprocessing: Preprocessing):

@@ -23,9 +23,10 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..preprocessing import Preprocessing
+from ..pruning.spatial import KeptCells, MaskedCells
 from ..tokens import Grid, VisualTokens
-from .base import Attention, Conv, init_weights
-from .sparse import KeptCells, MaskedCells, Pyramid
+from .layers import Attention, Conv, init_weights
+from .pyramid import HierarchicalEncoder
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,13 @@ class MapAttention(Attention):
     def __init__(self, channels: int, head_channels: int):
         super().__init__(channels, channels // head_channels, qkv_bias=False, projection_bias=False)
 
-    def look(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def attend(self, x: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         """x [B, H, W, C] -> (y [B, H, W, C], weights [B, h, N, N] | None)."""
         y, weights = super().forward(x.flatten(1, 2), need_weights)
         return y.view(x.shape), weights
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.look(x, need_weights=False)[0]
+        return self.attend(x, need_weights=False)[0]
 
 
 class RandomMixing(nn.Module):
@@ -200,11 +201,11 @@ class Block(nn.Module):
         return self.add(x, self.token_mixer(self.norm1(x)), *sparse)
 
     def add(self, x: Tensor, mixed: Tensor, cells: KeptCells | MaskedCells | None = None,
-            cheap: nn.Linear | None = None) -> Tensor:
-        """All that follows the mixer. With ``cells`` the MLP is for those alone, and ``cheap`` for the others."""
+            fast: nn.Linear | None = None) -> Tensor:
+        """All that follows the mixer. With ``cells`` the MLP is for those alone, and ``fast`` for the others."""
         x = self.res_scale1(x) + self.layer_scale1(mixed)
         y = self.norm2(x)
-        y = self.mlp(y) if cells is None else cells.mix(y, self.mlp, cheap)
+        y = self.mlp(y) if cells is None else cells.route(y, self.mlp, fast)
         return self.res_scale2(x) + self.layer_scale2(y)
 
 
@@ -229,7 +230,7 @@ class Stage(nn.Module):
         return self.blocks(self.downsample(x))
 
 
-class MetaFormer(Pyramid):
+class MetaFormer(HierarchicalEncoder):
     """MetaFormer without its classifier, and without the LayerNorm that belongs to it.
 
     ``forward(images [B, 3, S, S])`` gives the last map, row by row.
@@ -269,5 +270,5 @@ class MetaFormer(Pyramid):
     def run_block(self, block: Block, x: Tensor, asked: bool, *sparse) -> tuple[Tensor, Tensor | None]:
         if not asked:
             return block(x, *sparse), None
-        mixed, weights = block.token_mixer.look(block.norm1(x), need_weights=True)  # weights [B, h, N, N]
+        mixed, weights = block.token_mixer.attend(block.norm1(x), need_weights=True)  # weights [B, h, N, N]
         return block.add(x, mixed, *sparse), weights.mean(dim=(1, 2))

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from ..preprocessing import Preprocessing
 from ..tokens import Grid, VisualTokens
-from .base import Attention, Block, Conv, init_weights
-from .sparse import Pyramid
+from .layers import Attention, Block, Conv, init_weights
+from .pyramid import HierarchicalEncoder
 
 APART = -100.0
 """Added to the score of two cells that may not see each other, in the paper's code: exp(-100) is nothing."""
@@ -169,7 +169,7 @@ class Stage(nn.Module):
         return x
 
 
-class Swin(Pyramid):
+class Swin(HierarchicalEncoder):
     """Swin Transformer without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row.
 
     A picture need not fill its grid: where a map is odd, the last cells reach over the picture's edge.

@@ -14,8 +14,9 @@ from torch import nn
 
 from ..errors import InputError
 from ..preprocessing import Preprocessing
-from .base import ACTIVATIONS, Encoder
+from .base import Encoder
 from .convnext import ConvNeXt, ConvNeXtConfig
+from .layers import ACTIVATIONS
 from .metaformer import MetaFormer, MetaFormerConfig
 from .swin import Swin, SwinConfig
 from .vit import ViT, ViTConfig

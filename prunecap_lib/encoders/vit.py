@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from ..attention import with_itself
 from ..preprocessing import Preprocessing
 from ..tokens import SIGNALS, Grid, VisualTokens
-from .base import Attention, Block, Encoder, init_weights
+from .base import Encoder
+from .layers import Attention, Block, init_weights
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,12 @@ class ViT(Encoder):
         for number, block in enumerate(self.blocks, 1):
             rate = schedule.rate_after(number) if schedule else None
             tell = need_attention and number == last
-            x, weights, keys = self.run(look, block, x, mask,
+            x, weights, keys = self.run(attention_branch, block, x, mask,
                                         need_weights=tell or bool(rate and schedule.needs_weights),
                                         need_keys=tell or bool(rate and schedule.needs_keys))
             if rate and schedule.within_block:
                 tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
-            x = self.run(block.think, x)
+            x = self.run(block.mlp_branch, x)
             if rate and not schedule.within_block:
                 tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
         return self._tell(tokens, self.norm(x), weights, keys)
@@ -183,7 +184,7 @@ class ViT(Encoder):
         return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **told)
 
 
-def look(block: Block, x: Tensor, mask: Tensor | None, *, need_weights: bool, need_keys: bool):
+def attention_branch(block: Block, x: Tensor, mask: Tensor | None, *, need_weights: bool, need_keys: bool):
     """A block's first half: x [B, T, C] -> (x, weights [B, h, T, T] | None, keys [B, h, T, Dh] | None)."""
     q, k, v = block.attn.project(block.norm1(x))
     y, weights = block.attn.mix(q, k, v, need_weights, mask)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -22,9 +21,6 @@ from .merge import merge_similar, proportional_bias
 from .predictor import PREDICTOR, TokenPredictor
 from .reduce import keep_count, keep_top_k
 from .scores import ATTENTION_SCORES, SCORES, check_scorer, score_tokens
-
-if TYPE_CHECKING:
-    from ..encoders import Encoder
 
 REDUCTIONS = ("keep", "fuse", "merge")
 _NEED_A_DECODER = ("pilot", "relevance")
@@ -126,24 +122,6 @@ class Schedule:
     def within_block(self) -> bool:
         """Are tokens reduced between a block's attention and its MLP, which then has less to do?"""
         return self.reduction == "merge"
-
-    def check(self, encoder: Encoder) -> None:
-        """Raises InputError where a block does not exist, nothing would follow the last reduction, or the encoder
-        cannot reduce in this way or give this score."""
-        if not encoder.reductions:
-            raise InputError(f"encoder {encoder.name}: tokens can go on the way inside encoders of our own code only; "
-                             "leave schedule out and prune before the decoder (prune_ratio)")
-        if self.after[-1] >= encoder.depth:
-            raise InputError(f"schedule: after block {self.after[-1]} of {encoder.depth} nothing is left to save; name "
-                             f"blocks from 1 to {encoder.depth - 1}")
-        if self.reduction not in encoder.reductions:
-            raise InputError(f"schedule: reduction {self.reduction!r} would leave holes in the maps of encoder "
-                             f"{encoder.name}; use {' or '.join(map(repr, encoder.reductions))}")
-        if self.needs_attention:
-            for block in self.after:
-                if self.scorer not in encoder.block_signals(block):
-                    raise InputError(f"schedule: block {block} of encoder {encoder.name} cannot give the scorer "
-                                     f"{self.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or 'grid'")
 
     @property
     def learned(self) -> bool:

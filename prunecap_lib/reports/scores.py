@@ -30,8 +30,7 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
     """
     ratio = captioner.config.prune_ratio if prune_ratio is None else prune_ratio
     settings = dict(prune_ratio=ratio, scorer=scorer or captioner.config.scorer)
-    inside = {} if captioner.encoder.schedule is None else {
-        "schedule": ("auto " if captioner.encoder.pays else "") + str(captioner.encoder.schedule)}
+    inside = {} if captioner.encoder.schedule is None else {"schedule": str(captioner.encoder.schedule)}
     started = time.perf_counter()
     found, hits = [], []
     for positions, kept in look_at_split(captioner, dataset, batch_size=batch_size, cache_features=cache_features,

@@ -158,9 +158,6 @@ class TrainConfig:
         if self.scorer == "relevance":
             raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
                              "with 'pilot', and choose 'relevance' when the trained model captions")
-        if self.schedule == "auto":
-            raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep "
-                             "rates and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
         if self.tokenizer == "bpe" and self.vocabulary_size is None:
             raise InputError("tokenizer 'bpe' needs a vocabulary_size: pieces are joined until there are so many; "
                              "2000 is a beginning for a few thousand photographs")

@@ -48,7 +48,7 @@ class Pictures:
 class Toy(torch.nn.Module):
     """An encoder of 2x2 tokens with one prefix token; it can tell about attention if it is a 'vit'."""
 
-    pays = schedule = None
+    schedule = None
 
     def __init__(self, kind="vit", scale=1.0):
         super().__init__()

@@ -9,7 +9,7 @@ from close import assert_close
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunecap_lib.encoders import TimmAdapter, ViT, ViTConfig, base, build_encoder
+from prunecap_lib.encoders import TimmAdapter, ViT, ViTConfig, build_encoder, layers
 from prunecap_lib.errors import InputError
 from prunecap_lib.preprocessing import Preprocessing
 
@@ -75,8 +75,8 @@ def test_attention_of_the_last_block(changes):
 
 
 def test_only_the_last_block_leaves_the_fused_kernel(monkeypatch):
-    asked, attend = [], base.attend
-    monkeypatch.setattr(base, "attend", lambda *args, need_weights:
+    asked, attend = [], layers.attend
+    monkeypatch.setattr(layers, "attend", lambda *args, need_weights:
                         asked.append(need_weights) or attend(*args, need_weights=need_weights))
     tiny_vit(depth=3)(torch.randn(1, 3, 32, 32), need_attention=True)
     assert asked == [False, False, True]

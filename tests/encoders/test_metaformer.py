@@ -4,7 +4,7 @@ import pytest
 import torch
 from close import assert_close
 
-from prunecap_lib.encoders import MetaFormer, MetaFormerConfig, base, metaformer
+from prunecap_lib.encoders import MetaFormer, MetaFormerConfig, layers, metaformer
 from prunecap_lib.errors import InputError
 from prunecap_lib.preprocessing import Preprocessing
 
@@ -104,8 +104,8 @@ def test_attention_of_the_last_block():
 
 
 def test_only_the_last_block_leaves_the_fused_kernel(monkeypatch):
-    asked, attend = [], base.attend
-    monkeypatch.setattr(base, "attend", lambda *args, need_weights:
+    asked, attend = [], layers.attend
+    monkeypatch.setattr(layers, "attend", lambda *args, need_weights:
                         asked.append(need_weights) or attend(*args, need_weights=need_weights))
     tiny("attention")(torch.randn(1, 3, 36, 36), need_attention=True)
     assert asked == [False, False, False, True]

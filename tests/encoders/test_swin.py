@@ -4,7 +4,7 @@ import pytest
 import torch
 from close import assert_close
 
-from prunecap_lib.encoders import Swin, SwinConfig, base
+from prunecap_lib.encoders import Swin, SwinConfig, layers
 from prunecap_lib.preprocessing import Preprocessing
 
 
@@ -67,14 +67,14 @@ def test_fused_equals_explicit(side, window, monkeypatch):
     encoder, images = tiny_swin(side, window), torch.randn(2, 3, 8 * side, 8 * side)
     with torch.no_grad():
         fused = encoder(images)
-        attend = base.attend
-        monkeypatch.setattr(base, "attend", lambda *args, need_weights: attend(*args, need_weights=True))
+        attend = layers.attend
+        monkeypatch.setattr(layers, "attend", lambda *args, need_weights: attend(*args, need_weights=True))
         assert_close(encoder(images).x, fused.x)
 
 
 def test_only_the_last_block_leaves_the_fused_kernel(monkeypatch):
-    asked, attend = [], base.attend
-    monkeypatch.setattr(base, "attend", lambda *args, need_weights:
+    asked, attend = [], layers.attend
+    monkeypatch.setattr(layers, "attend", lambda *args, need_weights:
                         asked.append(need_weights) or attend(*args, need_weights=need_weights))
     tiny_swin(6, 3)(torch.randn(1, 3, 48, 48), need_attention=True)
     assert asked == [False, False, True]

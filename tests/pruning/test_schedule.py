@@ -191,14 +191,14 @@ def test_what_cannot_be_read_is_named(text, says):
 
 
 def test_where_all_stay_nothing_is_asked_of_the_attention(images, monkeypatch):
-    from prunecap_lib.encoders import base
-    asked, attend = [], base.attend
+    from prunecap_lib.encoders import layers
+    asked, attend = [], layers.attend
 
     def listen(*tensors, need_weights=False, **more):
         asked.append(need_weights)
         return attend(*tensors, need_weights=need_weights, **more)
 
-    monkeypatch.setattr(base, "attend", listen)
+    monkeypatch.setattr(layers, "attend", listen)
     with torch.no_grad():
         vit(Schedule((3, 6), (1.0, 0.5)))(images)
     assert [number for number, wanted in enumerate(asked, 1) if wanted] == [6]

@@ -95,5 +95,8 @@ class FeaturesCommand(Computing):
         else:
             encoder = new_encoder(TrainConfig(encoder=self.encoder, encoder_weights=self.encoder_weights,
                                               image_size=self.image_size, view=self.view))
+        if self.schedule == "auto":
+            raise InputError("schedule 'auto' goes by the clock, and stored features must not; name keep rates and "
+                             "blocks, like 0.7@3,6,9, or none")
         set_schedule(encoder, self.schedule)
         return encoder

@@ -10,11 +10,11 @@ from prunecap_lib import Captioner, CaptionerConfig, build_encoder
 from prunecap_lib.costs import count_flops
 from prunecap_lib.costs.outline import placeholder_vocabulary
 from prunecap_lib.encoders import MetaFormerConfig, Swin
-from prunecap_lib.encoders.sparse import KeptCells, MaskedCells, places, pool
 from prunecap_lib.encoders.weights import load_weights
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.predictor import TokenPredictor
+from prunecap_lib.pruning.spatial import KeptCells, MaskedCells, pool, ranks
 
 FAMILIES = ("convnext", "convnextv2", "swin", "poolformer", "caformer")
 SCHEDULE = "0.5,0.5@1,3/norm_largest"
@@ -36,7 +36,7 @@ def walk(encoder, images, cells):
     x, number = stem(images.permute(0, 2, 3, 1)), 0
     for stage in encoder.stage_list():
         x = stage.downsample(x)
-        cells = cells.on(x.shape[1:3])
+        cells = cells.resample_to(x.shape[1:3])
         for block in stage.blocks:
             number += 1
             sparse = (cells, encoder.added[f"cheap_{number}"]) if number > 1 else ()
@@ -52,10 +52,10 @@ def test_gathered_equals_masked(family, images, count):
     randomize(encoder.added)
     order = torch.rand(3, 81, generator=torch.Generator().manual_seed(2)).argsort(dim=1)
     kept = KeptCells(order, count, (9, 9))
-    masked = MaskedCells(decisions(kept), places(order).unflatten(1, (9, 9)))
+    masked = MaskedCells(decisions(kept), ranks(order).unflatten(1, (9, 9)))
     with torch.no_grad():
         (gathered, kept), (through_mask, masked) = walk(encoder, images, kept), walk(encoder, images, masked)
-    assert torch.equal(masked.seen, decisions(kept)) and kept.grid in ((4, 4), (5, 5))
+    assert torch.equal(masked.mask, decisions(kept)) and kept.grid in ((4, 4), (5, 5))
     assert_close(gathered, through_mask)
     with torch.no_grad():
         other, _ = walk(encoder, images, KeptCells(order.flip(1), count, (9, 9)))
@@ -109,8 +109,8 @@ def test_later_reductions_choose_among_what_is_left(images):
     """The norm decides: of the second choice every cell was in the first."""
     encoder, x = tiny("convnext"), torch.randn(2, 6, 6, 8)
     schedule = Schedule.parse("0.5,0.3@1,2/norm_largest")
-    first = KeptCells.all(x).fewer(x, schedule, 0.5)
-    second = first.fewer(-x.flip(1), schedule, 0.3)
+    first = KeptCells.all(x).prune(x, schedule, 0.5)
+    second = first.prune(-x.flip(1), schedule, 0.3)
     assert first.index.shape == (2, 18) and second.index.shape == (2, 6)  # ceil(0.3 * 18)
     for b in range(2):
         assert set(second.index[b].tolist()) <= set(first.index[b].tolist())
@@ -126,7 +126,7 @@ def test_later_reductions_choose_among_what_is_left(images):
 def test_the_next_map_keeps_the_same_share(side, to, count):
     N, count = side**2, min(count, side**2)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(0)).expand(2, N)
-    cells = KeptCells(order, count, (side, side)).on((to, to))
+    cells = KeptCells(order, count, (side, side)).resample_to((to, to))
     assert cells.index.shape == (2, -(-count * to**2 // N)) and cells.grid == (to, to)
     standing = {cell: N - place for place, cell in enumerate(order[0].tolist())}
 
@@ -142,9 +142,9 @@ def test_the_next_map_keeps_the_same_share(side, to, count):
 
 def test_ties_go_to_the_lowest_index():
     x = torch.ones(1, 4, 4, 8)
-    cells = KeptCells.all(x).fewer(x, Schedule.parse("0.5@1/norm_largest"), 0.5)
+    cells = KeptCells.all(x).prune(x, Schedule.parse("0.5@1/norm_largest"), 0.5)
     assert cells.index.tolist() == [list(range(8))]
-    assert cells.on((2, 2)).index.tolist() == [[0, 1]]
+    assert cells.resample_to((2, 2)).index.tolist() == [[0, 1]]
 
 
 def test_a_decision_gets_a_gradient_on_its_own_map_and_from_the_next(images):
@@ -155,15 +155,15 @@ def test_a_decision_gets_a_gradient_on_its_own_map_and_from_the_next(images):
     x.square().sum().backward()
     assert (chosen.grad[:, :8, :8] != 0).float().mean() > 0.95  # the last row and column have no cell in a 4x4 map
     soft = pool(chosen.detach().flatten(1), (9, 9), (4, 4)).requires_grad_()
-    assert set(cells.seen.detach().unique().tolist()) <= {0.0, 1.0} and cells.seen.grad_fn is not None
+    assert set(cells.mask.detach().unique().tolist()) <= {0.0, 1.0} and cells.mask.grad_fn is not None
     assert soft.shape == (3, 16)
 
 
 def test_straight_through_is_the_gradient_of_a_mean():
     chosen = torch.tensor([[[1.0, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]], requires_grad=True)
-    cells = MaskedCells(chosen, torch.rand(1, 4, 4)).on((2, 2))
-    assert cells.seen.tolist() == [[[1.0, 1.0], [0.0, 0.0]]]  # 5 of 16, so 2 of 4: the best places
-    (cells.seen * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    cells = MaskedCells(chosen, torch.rand(1, 4, 4)).resample_to((2, 2))
+    assert cells.mask.tolist() == [[[1.0, 1.0], [0.0, 0.0]]]  # 5 of 16, so 2 of 4: the best places
+    (cells.mask * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
     assert torch.equal(chosen.grad[0], torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(2, 0)
                        .repeat_interleave(2, 1) / 4)
 

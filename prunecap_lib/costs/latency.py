@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from ..captioner import Captioner
-from ..decoder import Decoder, MemoryKV
+from ..decoder import Decoder, IncrementalDecoder, MemoryKV
 from ..errors import InputError
 from ..text import BOS
-from ..writer import Writer
 from .ledger import check_counts, ledger, look_in_stages
 
 
@@ -105,10 +104,10 @@ def time_stages(captioner: Captioner, images: Tensor, *, prune_ratio: float, sco
 
 def write(decoder: Decoder, ids: Tensor, memory_kv: MemoryKV, words: int) -> Tensor:
     """``words`` steps, each with the most probable words of the one before: ids [B, R] -> [B, R]."""
-    writer = Writer(decoder, memory_kv, beams=ids.shape[1], max_length=words)
+    incremental = IncrementalDecoder(decoder, memory_kv, beams=ids.shape[1], max_length=words)
     for _ in range(words):
-        ids = writer.step(ids).argmax(dim=-1)
-        writer.advance()
+        ids = incremental.step(ids).argmax(dim=-1)
+        incremental.advance()
     return ids
 
 

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ..captioner import Captioner, CaptionerConfig
-from ..decoder import MemoryKV
+from ..decoder import IncrementalDecoder, MemoryKV
 from ..errors import InputError
 from ..pruning import Schedule
 from ..text import BOS
 from ..tokens import VisualTokens
-from ..writer import Writer
 from .flops import counted
 from .outline import outline
 
@@ -130,9 +129,9 @@ def _count(captioner: Captioner, ratio: float, *, scorer: str, words: int, beams
                                              looks=beams * words)
 
     def step(t: int) -> int:
-        writer = Writer(captioner.decoder, memory_kv, beams=beams, max_length=words)
-        writer.cache.step, writer.cache.filled = t, t * beams
-        return counted(writer.step, torch.full((batch, beams), BOS, device="meta"))[0]
+        incremental = IncrementalDecoder(captioner.decoder, memory_kv, beams=beams, max_length=words)
+        incremental.cache.step, incremental.cache.filled = t, t * beams
+        return counted(incremental.step, torch.full((batch, beams), BOS, device="meta"))[0]
 
     # each step looks at one word more than the one before: an arithmetic series
     flops["decoding"] = words * (step(0) + step(words - 1)) // 2

@@ -8,9 +8,9 @@ import torch
 from prunecap_lib import Captioner, CaptionerConfig, TrainConfig
 from prunecap_lib.costs import STAGES, count_flops, latency, ledger
 from prunecap_lib.costs.outline import placeholder_vocabulary
+from prunecap_lib.decoder import IncrementalDecoder
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.writer import Writer
 
 CONFIG = CaptionerConfig(d_model=32, layers=2, heads=4, ffn=64, max_length=24)
 V = 50
@@ -29,10 +29,10 @@ def test_decoding_is_the_sum_of_all_steps(captioner, beams, words):
     def write():
         _, kept = captioner.look(torch.zeros(2, 3, 64, 64))
         memory_kv = captioner.decoder.project_memory(captioner.projection(kept.sequence), beams * words)
-        writer = Writer(captioner.decoder, memory_kv, beams=beams, max_length=words)
+        incremental = IncrementalDecoder(captioner.decoder, memory_kv, beams=beams, max_length=words)
         for _ in range(words):
-            writer.step(torch.ones(2, beams, dtype=torch.long))
-            writer.advance()
+            incremental.step(torch.ones(2, beams, dtype=torch.long))
+            incremental.advance()
 
     twice = found.flops["projection"]  # look() projects, and the test once more
     assert count_flops(write) == found.total + twice

@@ -4,9 +4,8 @@ import pytest
 import torch
 from close import assert_close
 
-from prunecap_lib.decoder import Decoder
+from prunecap_lib.decoder import Decoder, IncrementalDecoder
 from prunecap_lib.errors import InputError
-from prunecap_lib.writer import Writer
 
 B, R, S, T, D, V = 3, 4, 7, 6, 24, 19
 
@@ -28,35 +27,35 @@ def test_beams_that_change_parents_see_their_own_words(decoder, carried, drop):
     generator = torch.Generator().manual_seed(1)
     memory = torch.randn(B, S, D, generator=generator)
     kv = [(memory, memory)] * 2 if carried else decoder.project_memory(memory)
-    writer = Writer(decoder, kv, beams=R, max_length=T)
+    incremental = IncrementalDecoder(decoder, kv, beams=R, max_length=T)
     captions = torch.empty(B, 1, 0, dtype=torch.long)
     for t in range(T):
         captions = torch.cat([captions, torch.randint(4, V, (*captions.shape[:2], 1), generator=generator)], dim=2)
-        logits = writer.step(captions[..., -1])
+        logits = incremental.step(captions[..., -1])
         expected = decoder(captions.flatten(0, 1), memory)[:, -1].view_as(logits)
         assert_close(logits, expected)
         parents = torch.randint(captions.shape[1], (len(captions), R), generator=generator)
-        writer.advance(parents)
+        incremental.advance(parents)
         captions = captions.gather(1, parents[..., None].expand(-1, -1, t + 1))
         if drop and t == 2:
             stay = torch.tensor([0, 2])
-            writer.keep_pictures(stay)
+            incremental.keep_pictures(stay)
             captions, memory = captions[stay], memory[stay]
 
 
 @torch.no_grad()
 def test_beams_that_stay_themselves_need_no_parents(decoder):
     memory = torch.randn(B, S, D)
-    writer = Writer(decoder, decoder.project_memory(memory), beams=R, max_length=T)
+    incremental = IncrementalDecoder(decoder, decoder.project_memory(memory), beams=R, max_length=T)
     captions = torch.randint(4, V, (B, R, T))
     for t in range(T):
-        logits = writer.step(captions[..., t])
+        logits = incremental.step(captions[..., t])
         expected = decoder(captions[..., : t + 1].flatten(0, 1), memory)[:, -1].view_as(logits)
         assert_close(logits, expected)
-        writer.advance()
+        incremental.advance()
 
 
 @pytest.mark.parametrize("length", [0, T + 1])
 def test_a_length_without_positions_is_refused(decoder, length):
     with pytest.raises(InputError, match=f"outside 1..{T}"):
-        Writer(decoder, decoder.project_memory(torch.randn(B, S, D)), beams=1, max_length=length)
+        IncrementalDecoder(decoder, decoder.project_memory(torch.randn(B, S, D)), beams=1, max_length=length)

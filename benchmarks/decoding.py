@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
 from prunecap_lib.decoding import NEVER_WRITTEN, beam, greedy
-from prunecap_lib.reports import provenance, report_path, write_json
+from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.text import BOS, EOS, PAD, SPECIALS
 from prunecap_lib.tokens import VisualTokens
 

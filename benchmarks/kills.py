@@ -27,7 +27,7 @@ import torch
 
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.errors import CheckpointError
-from prunecap_lib.reports import provenance, report_path, write_json
+from prunecap_lib.provenance import provenance, report_path, write_json
 
 CONFIG = TrainConfig(limit=32, batch_size=4, epochs=8, image_size=32, d_model=16, layers=1, heads=2, ffn=32,
                      val_limit=4, captions_per_image=2, dropout=0.2, scorer="random", augment=True, precision="fp32",

@@ -33,7 +33,7 @@ from prunecap_lib.datasets.readable import Readable
 from prunecap_lib.datasets.shard_build import build_shards
 from prunecap_lib.datasets.shard_index import ShardSettings
 from prunecap_lib.preprocessing import Preprocessing
-from prunecap_lib.reports import provenance, report_path, write_json
+from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.training.batches import Batches
 from prunecap_lib.training.objective import next_words
 from prunecap_lib.training.start import new_captioner

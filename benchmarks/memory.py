@@ -22,8 +22,8 @@ import torch
 from prunecap_lib import TrainConfig
 from prunecap_lib.costs import training_memory
 from prunecap_lib.costs.memory import measured_memory
+from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import report_path, write_rows
 
 WITHIN = 0.05
 PRESET = TrainConfig.seed_preset(encoder="vit_small_patch16_224", batch_size=8, precision="fp32")

@@ -19,7 +19,7 @@ from PIL import Image
 from skimage import data
 
 from prunecap_lib import Captioner
-from prunecap_lib.reports import provenance, report_path, write_json
+from prunecap_lib.provenance import provenance, report_path, write_json
 
 LIMIT_MS = 250
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")

@@ -37,8 +37,8 @@ from prunecap_lib.costs.operations import Operation, Operations, total_flops
 from prunecap_lib.costs.outline import NoNumbers, placeholder_vocabulary
 from prunecap_lib.costs.predict import roofline
 from prunecap_lib.encoders import build_encoder
+from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import report_path, write_rows
 from prunecap_lib.training.loop import parameter_groups
 from prunecap_lib.training.objective import objective
 

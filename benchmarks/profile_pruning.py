@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunecap_lib import build_encoder
+from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import report_path, write_rows
 
 KINDS = {
     "matrix products": ("aten::addmm", "aten::mm", "aten::mkldnn_linear"),

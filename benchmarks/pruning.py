@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from prunecap_lib import VisualTokens, build_encoder
 from prunecap_lib.costs import count_flops
+from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule, merge_similar, proportional_bias
-from prunecap_lib.reports import report_path, write_rows
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VITS = ("vit_small_patch16_224", "vit_base_patch16_224")

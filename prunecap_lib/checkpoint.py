@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from .bytepairs import read_tokenizer
 from .encoders import build_encoder
 from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
-from .files import Kind, recover_folder, replace_folder
+from .files import Kind, data_folder, recover_folder, replace_folder, shipped_checkpoints
 from .preprocessing import Preprocessing
+from .provenance import versions
 from .reading import open_file, read_bytes, read_json
 from .text import StoredWord, Tokenizer
 
@@ -38,25 +38,9 @@ CHECKPOINT = Kind("checkpoint of prunecap",
                       read_bytes(folder / "config.json")).keys())
 
 
-def _came_along() -> Path:
-    """The shipped checkpoints: inside an installed library, else in the project's ``data/``."""
-    package = Path(__file__).resolve().parent
-    inside = package / "checkpoints"
-    return inside if inside.is_dir() else package.parent / "data" / "checkpoints"
-
-
-def data_folder() -> Path:
-    """Where data is kept: PRUNECAP_DATA, else the project's ``data/``, and for a library installed away from it the
-    user's cache (on Linux ~/.cache/prunecap)."""
-    if named := os.environ.get("PRUNECAP_DATA"):
-        return Path(named)
-    data = _came_along().parent
-    return data if data.name == "data" else user_cache_path("prunecap", appauthor=False)
-
-
 def _folders() -> list[Path]:
     """Where a checkpoint's name is looked for: the user's own first."""
-    return [data_folder() / "checkpoints", _came_along()]
+    return [data_folder() / "checkpoints", shipped_checkpoints()]
 
 
 def shipped() -> list[str]:
@@ -82,16 +66,6 @@ def origin(name_or_path: str | Path) -> dict:
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    import platform
-    from importlib.metadata import version
-
-    from . import __version__
-    return {"python": platform.python_version(), "prunecap": __version__,
-            **{name: version(name) for name in ("torch", "timm")}}
 
 
 Config = TypeVar("Config")

@@ -33,3 +33,9 @@ def native_bf16(device: torch.device) -> bool:
             return torch.backends.mkldnn.is_available() and any(map(has.get, ("amx_bf16", "avx512_bf16", "bf16")))
         case _:
             return False
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """``with autocast(...):`` mixed precision in "bf16" or "fp16"; with "fp32" nothing changes."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, half, enabled=half is not None)

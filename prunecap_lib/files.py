@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from .errors import CheckpointError, InputError, printable
@@ -26,6 +27,22 @@ from .errors import CheckpointError, InputError, printable
 _LEAST = 1 << 20  # bytes that must be free where anything is to be written
 _HIDDEN = ".{}.prunecap.lock"  # the longest name of a hidden sibling
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+def shipped_checkpoints() -> Path:
+    """Where the shipped checkpoints lie: inside an installed library, else in the project's ``data/``."""
+    package = Path(__file__).resolve().parent
+    inside = package / "checkpoints"
+    return inside if inside.is_dir() else package.parent / "data" / "checkpoints"
+
+
+def data_folder() -> Path:
+    """Where data is kept: PRUNECAP_DATA, else the project's ``data/``, and for a library installed away from it the
+    user's cache (on Linux ~/.cache/prunecap)."""
+    if named := os.environ.get("PRUNECAP_DATA"):
+        return Path(named)
+    data = shipped_checkpoints().parent
+    return data if data.name == "data" else user_cache_path("prunecap", appauthor=False)
 
 
 @dataclass(frozen=True)

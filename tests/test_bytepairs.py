@@ -18,7 +18,7 @@ from prunecap_lib import BytePairs, Captioner, TrainConfig, Vocabulary, train
 from prunecap_lib.bytepairs import SMALLEST, read_tokenizer
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.errors import CheckpointError, InputError, MissingFileError
-from prunecap_lib.reports import evaluate
+from prunecap_lib.evaluation import evaluate
 from prunecap_lib.text import BOS, EOS, PAD, SPECIALS, UNK, WORD, normalize, tokenize
 
 CAPTIONS = ["A red cat.", "a blue cat", "a dog's red ball", "red skates", "a skating dog on a board"] * 3

@@ -41,4 +41,4 @@ RESULTS = sorted(checksums.CHECKPOINTS.parent.glob("results/*.json"))
 def test_results_carry_where_they_come_from(path):
     text = json.dumps(json.loads(path.read_text(encoding="utf-8")))
     for key in ("command", "versions", "machine", "date"):
-        assert f'"{key}"' in text, f"{path.name} does not say {key}; add prunecap_lib.reports.provenance()"
+        assert f'"{key}"' in text, f"{path.name} does not say {key}; add prunecap_lib.provenance.provenance()"

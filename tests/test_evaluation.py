@@ -14,9 +14,10 @@ from prunecap_lib.evaluation import (
     bootstrap_interval,
     diversity,
     java,
+    mean,
     per_image_cider,
-    run_signature,
     score_captions,
+    shuffled_captions,
     token_accuracy,
     vocabulary_ceilings,
 )
@@ -26,8 +27,8 @@ from prunecap_lib.evaluation.baselines import (
     constant_caption,
     nearest_pictures,
 )
-from prunecap_lib.evaluation.reward import CiderD
-from prunecap_lib.reports import dealt_to_others, mean
+from prunecap_lib.evaluation.cider import CiderD
+from prunecap_lib.provenance import run_signature
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "captions.json").read_text())
 REFERENCES, CANDIDATES = FIXTURE["references"], FIXTURE["candidates"]
@@ -178,7 +179,7 @@ def test_bootstrap_interval():
 @pytest.mark.parametrize("statistic", [
     lambda: bootstrap_interval([]), lambda: bootstrap_interval([2.0]), lambda: mean([]),
     lambda: token_accuracy(torch.zeros(1, 2, 5), torch.zeros(1, 2, dtype=torch.long)),
-    lambda: dealt_to_others({1: "a dog"}), lambda: constant_caption([["a dog", "a brown dog"]]),
+    lambda: shuffled_captions({1: "a dog"}), lambda: constant_caption([["a dog", "a brown dog"]]),
     lambda: CiderD([[["a", "dog"]]]), lambda: CiderD([]),
     lambda: CiderD([[["a", "dog"], ["b"]], [["b"], ["a", "dog"]]]),
     lambda: per_image_cider({1: ["a dog"]}, {1: "a dog"}),

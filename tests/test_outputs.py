@@ -30,8 +30,9 @@ from prunecap_lib.datasets.shard_index import ShardSettings
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import metrics
 from prunecap_lib.files import replace_folder
+from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.ranges import in_words, is_within, ranges
-from prunecap_lib.reports import provenance, report_path, write_json, write_results
+from prunecap_lib.reports import write_results
 from prunecap_lib.training.state import RUN
 
 COMMANDS = {  # each option that says where to write, and the ending that its files have

@@ -43,7 +43,8 @@ def demo() -> None:
 
     from prunecap_lib import Captioner, TrainConfig, train
     from prunecap_lib.datasets import open_dataset
-    from prunecap_lib.reports import evaluate, write_json
+    from prunecap_lib.evaluation import evaluate
+    from prunecap_lib.provenance import write_json
     started = time.perf_counter()
     OUT.mkdir(exist_ok=True)
     # As captioners of photographs do, it starts from an encoder that can see already; the decoder starts from nothing.

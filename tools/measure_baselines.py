@@ -10,20 +10,14 @@ import argparse
 
 import torch
 
-from prunecap_lib.checkpoint import data_folder
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.features import FeatureCache
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.encoders.weights import load_state_dict_file, packaged_state_dict
-from prunecap_lib.evaluation import (
-    bootstrap_interval,
-    diversity,
-    per_image_cider,
-    run_signature,
-    score_captions,
-)
+from prunecap_lib.evaluation import bootstrap_interval, diversity, per_image_cider, score_captions
 from prunecap_lib.evaluation.baselines import consensus_captions, constant_caption
-from prunecap_lib.reports import provenance, report_path, write_json
+from prunecap_lib.files import data_folder
+from prunecap_lib.provenance import provenance, report_path, run_signature, write_json
 
 # encoder: its weights (None: those of a Python package), and whether it sees the whole picture, as its captioner does
 ENCODERS = {"tf_efficientnet_lite0@last_stage": (None, True),

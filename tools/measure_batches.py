@@ -20,8 +20,8 @@ import torch
 
 from prunecap_lib import TrainConfig
 from prunecap_lib.costs import largest_batch
+from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import report_path, write_rows
 
 CARD = 24 * 2**30
 ENCODERS = {"vit_base_patch16_224": (3, 6, 9), "convnext_base": (9, 18, 27)}  # and after which blocks tokens go

@@ -21,7 +21,7 @@ from prunecap_lib import Captioner
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.scenes import make_scenes
 from prunecap_lib.evaluation import bootstrap_interval, ranking_auc
-from prunecap_lib.reports import provenance, write_json
+from prunecap_lib.provenance import provenance, write_json
 
 SIDE = 320
 FALSE_ALARMS = 0.05

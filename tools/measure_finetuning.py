@@ -25,10 +25,10 @@ import torch
 from prunecap_lib import Captioner, TrainConfig, build_encoder, train
 from prunecap_lib.costs import count_flops, schedule_for_flops
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.evaluation import bootstrap_interval, per_image_cider
+from prunecap_lib.evaluation import bootstrap_interval, caption_split, mean, per_image_cider
 from prunecap_lib.files import write_text
+from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.reports import caption_split, mean, report_path, write_rows
 
 LEFT = (0.3, 0.5)
 """Share of the tokens that is left after the last reduction."""

@@ -24,9 +24,9 @@ from tqdm.auto import tqdm
 from prunecap_lib import Captioner, VisualTokens
 from prunecap_lib.costs.latency import Quartiles, write
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.evaluation import bootstrap_interval, per_image_cider
+from prunecap_lib.evaluation import bootstrap_interval, mean, per_image_cider
+from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule, fuse_rest, keep_top_k, merge_similar, score_tokens
-from prunecap_lib.reports import mean, report_path, write_rows
 from prunecap_lib.text import BOS
 
 AFTER = (1, 2, 3)

@@ -21,9 +21,9 @@ from prunecap_lib import Captioner, VisualTokens
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.scenes import ScenesDataset
 from prunecap_lib.errors import InputError
-from prunecap_lib.evaluation import bootstrap_interval, per_image_cider
+from prunecap_lib.evaluation import EncoderInputs, bootstrap_interval, per_image_cider
+from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, keep_count, keep_top_k, oracle_score
-from prunecap_lib.reports import Looks, provenance, report_path, write_json
 
 RANDOM_SEEDS = (0, 1, 2)
 
@@ -33,7 +33,8 @@ def encode_split(captioner: Captioner, dataset, *, cache_features: bool) -> Visu
     """All pictures' tokens, with attention signals where the encoder has them."""
     scorer = None if cache_features else usable(captioner)[-1]
     parts = [images if isinstance(images, VisualTokens) else captioner.encode(images, scorer=scorer)
-             for _, images in Looks(captioner, dataset, cache_features=cache_features).batches(100, progress=True)]
+             for _, images in EncoderInputs(captioner, dataset,
+                                            cache_features=cache_features).batches(100, progress=True)]
     return VisualTokens.join(parts)
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.evaluation import bootstrap_interval, diversity, per_image_cider, score_captions
-from prunecap_lib.evaluation.reward import reward_signature
+from prunecap_lib.evaluation import bootstrap_interval, caption_split, diversity, mean, per_image_cider, score_captions
 from prunecap_lib.files import write_text
-from prunecap_lib.reports import caption_split, mean, provenance, report_path, write_json
+from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.text import tokenize
+from prunecap_lib.training.self_critical import reward_signature
 
 START = "photos-lite0"
 RUNS = {"standard": {}, "no-eos": dict(reward_eos=False), "greedy": dict(baseline="greedy"), "slow": dict(lr=1e-4)}

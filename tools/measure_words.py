@@ -20,7 +20,7 @@ from prunecap_lib.datasets.base import photos_root
 from prunecap_lib.datasets.coco import read_coco_files
 from prunecap_lib.datasets.flickr8k import read_flickr8k
 from prunecap_lib.evaluation import vocabulary_ceilings
-from prunecap_lib.reports import provenance, report_path, write_json
+from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.text import tokenize
 
 MIN_COUNTS = (1, 2, 3, 5, 7, 10, 20, 50)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from pretrain_encoder import pretrain
 from prunecap_lib import Captioner, TrainConfig, train
-from prunecap_lib.checkpoint import data_folder, write
+from prunecap_lib.checkpoint import write
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.files import replace_folder, write_text
-from prunecap_lib.reports import evaluate, provenance, write_json
+from prunecap_lib.evaluation import evaluate
+from prunecap_lib.files import data_folder, replace_folder, write_text
+from prunecap_lib.provenance import provenance, write_json
 
 SCENES = dict(dataset="scenes", limit=24_000, epochs=4, batch_size=64, lr=1e-3, dropout=0.0, d_model=128, ffn=512,
               captions_per_image=2)

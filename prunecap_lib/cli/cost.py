@@ -100,7 +100,7 @@ def run(command: CostCommand) -> None:
         figures.check(command.figure)
     from ..costs import break_even, latency, ledger, usual_schedule
     from ..costs.memory import precision_on
-    from ..reports import provenance
+    from ..provenance import provenance
     name, captioner, config = model_of(command)
     if command.schedule == "auto":  # which would choose: here both ways are counted
         captioner.encoder.set_schedule(captioner.encoder.schedule or usual_schedule(captioner.encoder))

@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
 def run(command: EvaluateCommand) -> None:
     if (command.checkpoint is None) == (command.captions is None):
         raise InputError("give either --checkpoint, a model that captions, or --captions, a file of captions to score")
-    from ..reports import processes
+    from ..distributed import processes
     check_outputs(command)
     if command.checkpoint is not None:
         caption_and_score(command)
@@ -90,7 +90,8 @@ def check_outputs(command: EvaluateCommand) -> None:
     """Raises InputError now, not after hours, for a metric that is not there and an output that cannot be written."""
     from ..evaluation import check_metrics
     from ..files import check_output_file
-    from ..reports import REPORT, RESULTS, check_page
+    from ..provenance import REPORT
+    from ..reports import RESULTS, check_page
     check_metrics(command.metrics)
     check_apart(captions=command.captions, out=command.out, results=command.results, html=command.html)
     if command.out:
@@ -103,7 +104,8 @@ def check_outputs(command: EvaluateCommand) -> None:
 
 def caption_and_score(command: EvaluateCommand) -> None:
     from ..captioner import Captioner
-    from ..reports import evaluate, processes
+    from ..distributed import processes
+    from ..evaluation import evaluate
     captioner = Captioner.load(command.checkpoint, device=device_here(command))
     dataset = open_split(command, captioner.config.image_size)
     prepare(captioner, command, len(dataset))
@@ -119,7 +121,7 @@ def caption_and_score(command: EvaluateCommand) -> None:
 
 def device_here(command: EvaluateCommand):
     """The device to caption on. Raises InputError where several processes are asked to leave their own."""
-    from ..reports import processes
+    from ..distributed import processes
     here = processes()
     if here.num_processes == 1:
         return command.find_device()
@@ -133,8 +135,9 @@ def device_here(command: EvaluateCommand):
 
 
 def score_file(command: EvaluateCommand) -> None:
-    from ..evaluation import run_signature
-    from ..reports import provenance, read_captions, score_split
+    from ..evaluation import score_split
+    from ..provenance import provenance, run_signature
+    from ..reports import read_captions
     dataset = open_split(command)
     captions = read_captions(command.captions, dataset)
     write({"captions_file": str(command.captions), "dataset": dataset.name, "split": dataset.split,
@@ -168,7 +171,8 @@ def trained_on(command: EvaluateCommand) -> str:
 
 def write(report: dict, captions: dict, dataset, command: EvaluateCommand, preprocessing=None) -> None:
     """The report on stdout, and what else was asked for in files."""
-    from ..reports import write_html, write_json, write_results
+    from ..provenance import write_json
+    from ..reports import write_html, write_results
     print(json.dumps(report, indent=1))
     for name, reason in report.get("undefined", {}).items():
         print(f"not defined: {name}: {reason}", file=sys.stderr)

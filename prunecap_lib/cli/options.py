@@ -46,8 +46,8 @@ class Computing:
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
         """Inside, the model computes in ``dtype``."""
-        import torch
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bf16")
+        from ..devices import autocast
+        return autocast(self.dtype, device)
 
 
 @REGISTRY.primitive_rule

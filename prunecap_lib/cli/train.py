@@ -10,10 +10,10 @@ import torch
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..costs.room import out_of_memory
+from ..distributed import processes
 from ..errors import InputError, TrainingError, printable
 from ..pruning import Schedule
 from ..ranges import Natural
-from ..reports import processes
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
 from ..training.progress import scores

@@ -146,7 +146,7 @@ def check_cache_folder(folder: str | Path) -> None:
 
 def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module, pruned: Pruned | None = None) -> Path:
     """data/features/<dataset>-<split>-<encoder>-<size>, then "-whole" where nothing is cut off, and what is pruned."""
-    from ..checkpoint import data_folder
+    from ..files import data_folder
 
     preprocessing = encoder.preprocessing
     parts = [dataset.name, dataset.split, encoder.name, preprocessing.image_size,

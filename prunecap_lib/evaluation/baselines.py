@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..text import tokenize
-from .reward import ORDERS, check_document_frequencies, length_penalty, ngrams
+from .cider import ORDERS, check_document_frequencies, length_penalty, ngrams
 
 
 class CaptionVectors:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..text import SPECIALS, UNK, Vocabulary, tokenize
 from . import java
+from .cider import CiderD
 from .metrics import tokenized_scores
-from .reward import CiderD
 from .statistics import bootstrap_interval
 
 

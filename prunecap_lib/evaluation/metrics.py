@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import InputError
 from . import java
-from .reward import check_document_frequencies
+from .cider import check_document_frequencies
 
 METRICS = ("BLEU", "METEOR", "ROUGE_L", "CIDEr", "SPICE")
 _ImageId = int | str

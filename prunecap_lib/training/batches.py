@@ -22,6 +22,7 @@ from ..datasets.decode import exact_pixels, fast_pixels
 from ..datasets.features import FeatureCache
 from ..datasets.readable import Readable
 from ..datasets.workers import prepared
+from ..distributed import derive_seed
 from ..errors import InputError
 from ..preprocessing import crop, draw_crops
 from ..text import BOS, PAD, Tokenizer, pad_batch
@@ -149,7 +150,7 @@ class Batches:
                              f"{self.processes} processes with accumulate {self.config.accumulate}; take fewer "
                              "processes, or more pictures")
         parts = range(self.process, self.parts, self.processes)
-        keys = [Part(hash((self.config.seed, epoch, i)) & 0x7FFFFFFF, chunk, part)
+        keys = [Part(derive_seed(self.config.seed, epoch, i), chunk, part)
                 for i, chunk in enumerate(chunks) if i >= start for part in parts]
         return prepared(self, keys, self.config.workers)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..distributed import raise_on_all_ranks
 from ..errors import PrunecapError
-from ..evaluation.reward import check_document_frequencies
+from ..evaluation.cider import check_document_frequencies
 from .batches import Batches, open_split
 from .config import TrainConfig
 from .log import Log
-from .processes import is_sharded, raise_together
+from .processes import is_sharded
 from .progress import keep, out_of_patience, places
 from .state import whole_weights
 from .tracking import Tracker
@@ -41,7 +42,7 @@ class EpochEnd:
             self.log.write(step=step, epoch=epoch, **found)
         except PrunecapError as error:
             failed = error
-        raise_together(self.accelerator, failed)
+        raise_on_all_ranks(self.accelerator, failed)
         if folders := places(self.log.lines, epoch, self.config):
             weights = whole_weights(self.accelerator, kept)
             if self.accelerator.is_main_process:
@@ -49,7 +50,7 @@ class EpochEnd:
                     keep(captioner, folders, epoch, self.config, weights)
                 except PrunecapError as error:
                     failed = error
-        raise_together(self.accelerator, failed)
+        raise_on_all_ranks(self.accelerator, failed)
         if self.after_epoch and self.accelerator.is_main_process and not is_sharded(self.accelerator):
             for name, path in (self.after_epoch(captioner, self.log.lines) or {}).items():
                 self.tracker.image(name, path, step)

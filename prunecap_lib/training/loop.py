@@ -11,6 +11,7 @@ import torch
 
 from ..captioner import Captioner
 from ..checkpoint import CHECKPOINT
+from ..distributed import main_process_first, seed_this_rank
 from ..errors import TrainingStopped
 from ..evaluation import token_accuracy
 from ..files import check_output_folder, recover_folder, say
@@ -23,7 +24,7 @@ from .machine import fit_to_machine, precision_line, settle_precision
 from .monitor import Monitor
 from .objective import objective
 from .outcome import Outcomes
-from .processes import check_same_start, device_here, one_after_another, own_random_state, start_accelerator
+from .processes import check_same_start, device_here, start_accelerator
 from .progress import out_of_patience
 from .self_critical import SampledBatches, SelfCritical
 from .start import first_captioner, load_teacher
@@ -93,13 +94,13 @@ def run(accelerator, config: TrainConfig, after_epoch: Callable | None) -> Train
     main, processes = accelerator.is_main_process, accelerator.num_processes
     torch.manual_seed(config.seed)
     folder, saved = config.folder, config.folder / "checkpoint"
-    one_after_another(accelerator, lambda: recover_folder(saved, CHECKPOINT))
+    main_process_first(accelerator, lambda: recover_folder(saved, CHECKPOINT))
     dataset = open_split(config, "train", config.limit)
     place = saved_place(saved, config, processes)
     check_same_start(accelerator, step := place.step, config, saved)
-    captioner = one_after_another(accelerator, lambda: Captioner.load(saved) if step else
+    captioner = main_process_first(accelerator, lambda: Captioner.load(saved) if step else
                                   first_captioner(config, dataset.captions))
-    batches, val = one_after_another(accelerator, lambda: [
+    batches, val = main_process_first(accelerator, lambda: [
         kind(split, captioner, config, process=accelerator.process_index, processes=processes)
         for kind, split in ((SampledBatches if config.self_critical else Batches, dataset),
                             (Batches, open_split(config, "val", config.val_limit)))])
@@ -115,7 +116,7 @@ def run(accelerator, config: TrainConfig, after_epoch: Callable | None) -> Train
     model, optimizer = accelerator.prepare(captioner, optimizer)
     kept = accelerator.prepare_model(average.module, evaluation_mode=True) if average else model
     teacher = accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.taught else None
-    own_random_state(accelerator, config)
+    seed_this_rank(accelerator.process_index, config.seed)
     if step:
         load_state(saved, accelerator, model, optimizer, config)
     monitor, outcomes = Monitor(batches.pictures, accelerator.device), Outcomes(accelerator, batches, folder)

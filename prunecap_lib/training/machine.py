@@ -13,8 +13,6 @@ from ..files import recover_folder
 from .config import TrainConfig
 from .state import read_state
 
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def settle_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
     """``config`` with what precision "auto" stands for: that of the run found in ``config.out``, and for a new run bf16
@@ -27,7 +25,7 @@ def settle_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
     saved = config.folder / "checkpoint"
     recover_folder(saved, CHECKPOINT)
     begun = read_state(saved).config.get("precision") if saved.exists() else None
-    if begun not in ("fp32", *_HALF):
+    if begun not in ("fp32", "bf16", "fp16"):
         begun = "bf16" if native_bf16(device) else "fp32"
     return replace(config, precision=begun)
 
@@ -44,11 +42,6 @@ def precision_line(asked: str, settled: str, device: torch.device) -> str:
         case "fp32":
             return f"precision fp32, {why}; {who} has instructions for bf16, which would be faster"
     return f"precision {settled}"
-
-
-def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """The mixed precision of a run, its precision settled, for what is computed beside Accelerate."""
-    return torch.autocast(device.type, _HALF.get(config.precision), enabled=config.precision in _HALF)
 
 
 def fit_to_machine(captioner: Captioner, config: TrainConfig) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..distributed import gather_numbers
 from ..errors import PrunecapError, TrainingError
 from .batches import Batch, Batches
-from .processes import gather_numbers
 from .rescue import save_bad_batch
 
 

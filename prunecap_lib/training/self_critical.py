@@ -29,13 +29,13 @@ from torch.nn import functional as F
 
 from .. import decoding
 from ..captioner import Captioner
+from ..devices import autocast
 from ..errors import InputError
-from ..evaluation.reward import CiderD
+from ..evaluation.cider import LENGTH_SIGMA, ORDERS, CiderD
 from ..text import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
 from ..tokens import VisualTokens
 from .batches import Batch, Batches, Part
 from .config import TrainConfig
-from .machine import autocast
 from .objective import ratio_loss
 
 _KNOWN = 0.7
@@ -120,7 +120,7 @@ def draw(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[in
     """
     T = config.max_words + 1
     captioner.eval()
-    with autocast(config, captioner.device):
+    with autocast(config.precision, captioner.device):
         tokens = images if isinstance(images, VisualTokens) else captioner.encode(images)
         memory, _ = captioner.look(tokens)
         numbers = torch.stack([torch.rand(config.samples, T, generator=torch.Generator().manual_seed(seed))
@@ -170,3 +170,16 @@ def check_vocabulary(captions: Sequence[Sequence[str]], vocabulary: Vocabulary, 
         raise InputError(f"start {config.start}: its vocabulary has {known:.0%} of the words in the captions of "
                          f"{config.dataset}, too few for its samples to score; start from a captioner "
                          "that learned from them")
+
+
+def reward_signature(*, eos: bool, baseline: str, samples: int) -> str:
+    """How a run's rewards were made, in the form of SacreEOS (Hu et al. 2023); by which words, in place of its version.
+
+    >>> reward_signature(eos=True, baseline="others", samples=5)
+    'STANDARD_wInit+Cider-D[n4,s6.0]+average[nspi5]+words[prunecap]'
+
+    "average" is the mean of a picture's samples. "wInit": word weights come from references given before, in which
+    ``<eos>`` is a word where it is one in captions ("STANDARD").
+    """
+    return (f"{'STANDARD' if eos else 'NO<EOS>'}_wInit+Cider-D[n{ORDERS},s{LENGTH_SIGMA}]"
+            f"+{'average' if baseline == 'others' else baseline}[nspi{samples}]+words[prunecap]")

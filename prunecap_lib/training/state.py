@@ -20,13 +20,14 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..checkpoint import CHECKPOINT
+from ..distributed import derive_seed, raise_on_all_ranks
 from ..errors import CheckpointError, PrunecapError
-from ..evaluation.reward import reward_signature
 from ..files import Kind, alone, file_sha256, replace_folder
 from ..ranges import Count, Natural
 from ..reading import open_file, read_json
 from .config import TrainConfig
-from .processes import is_sharded, raise_together
+from .processes import is_sharded
+from .self_critical import reward_signature
 
 # settings that may differ between a run and its continuation; of batch_size and accumulate only the product with the
 # processes may not
@@ -71,7 +72,7 @@ def own_folder(accelerator, folder: Path) -> Iterator[None]:
                 stack.enter_context(alone(folder / LOCK, f"run {folder}"))
             except PrunecapError as error:
                 failed = error
-        raise_together(accelerator, failed)
+        raise_on_all_ranks(accelerator, failed)
         yield
 
 
@@ -117,7 +118,7 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
                 _write_state(new, tensors, accelerator, config, place)
         except PrunecapError as error:
             failed = error
-    raise_together(accelerator, failed)
+    raise_on_all_ranks(accelerator, failed)
 
 
 def whole_weights(accelerator, model) -> dict[str, Tensor] | None:
@@ -229,7 +230,7 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
         if "rng.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["rng.cuda"][index].clone())
     else:
-        torch.manual_seed(hash((config.seed, state.step, index)) & 0x7FFFFFFF)
+        torch.manual_seed(derive_seed(config.seed, state.step, index))
 
 
 def _read_tensors(path: Path, processes: int, shapes: dict[str, torch.Size] | None) -> dict[str, Tensor]:

@@ -7,13 +7,12 @@ from torch.nn import functional as F
 
 from ..captioner import Captioner
 from ..datasets.base import CaptionDataset
-from ..evaluation import per_image_cider, token_accuracy
-from ..reports import caption_split, mean
+from ..devices import autocast
+from ..distributed import gather_numbers
+from ..evaluation import caption_split, mean, per_image_cider, token_accuracy
 from .batches import Batches
 from .config import TrainConfig
-from .machine import autocast
 from .objective import next_words
-from .processes import gather_numbers
 
 
 @torch.no_grad()
@@ -36,7 +35,7 @@ def caption_score(captioner: Captioner, dataset: CaptionDataset, config: TrainCo
 
     Raises MissingFileError without Java, whose tokenizer pycocoevalcap uses.
     """
-    with autocast(config, captioner.device):
+    with autocast(config.precision, captioner.device):
         captions = caption_split(captioner, dataset, batch_size=config.batch_size, seed=config.seed,
                                  cache_features=config.cache_features, **writing(config))
     texts = {key: caption.text for key, caption in captions.items()}

@@ -13,8 +13,8 @@ from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.coco import read_coco_files
 from prunecap_lib.datasets.scenes import make_scenes, write_coco
 from prunecap_lib.errors import InputError, MissingFileError
-from prunecap_lib.evaluation import java
-from prunecap_lib.reports import check_ids, ids_of_files, read_captions, score_split, write_html, write_results
+from prunecap_lib.evaluation import java, score_split
+from prunecap_lib.reports import check_ids, ids_of_files, read_captions, write_html, write_results
 
 
 @pytest.fixture(scope="module")

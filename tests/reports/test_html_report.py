@@ -16,8 +16,9 @@ from PIL import Image
 import prunecap_lib
 from prunecap_lib.captioner import Caption
 from prunecap_lib.errors import InputError
+from prunecap_lib.evaluation import score_split
 from prunecap_lib.preprocessing import Preprocessing
-from prunecap_lib.reports import score_split, write_html
+from prunecap_lib.reports import write_html
 from prunecap_lib.reports.html import pruned_cells
 from prunecap_lib.tokens import Grid
 

@@ -10,9 +10,10 @@ from test_training import tiny
 
 from prunecap_lib import TrainConfig, train
 from prunecap_lib.costs.memory import precision_on
+from prunecap_lib.devices import autocast
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.training import processes
-from prunecap_lib.training.machine import autocast, precision_line, settle_precision
+from prunecap_lib.training.machine import precision_line, settle_precision
 
 CPU = torch.device("cpu")
 
@@ -68,7 +69,7 @@ def test_it_is_said_in_one_line(native, asked, settled, has, said):
 
 @pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_what_is_computed_beside_accelerate_follows(precision, dtype):
-    with autocast(TrainConfig(precision=precision), CPU):
+    with autocast(precision, CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 

@@ -8,7 +8,7 @@ from other_process import train_until_there
 from test_training import same, timeless, tiny, weights
 
 from prunecap_lib import Captioner, train
-from prunecap_lib.reports import evaluate
+from prunecap_lib.evaluation import evaluate
 from prunecap_lib.training import epoch_end, loop
 from prunecap_lib.training.batches import open_split
 from prunecap_lib.training.progress import epochs_kept, is_best, scores

@@ -13,7 +13,6 @@ from prunecap_lib import Captioner, TrainConfig, VisualTokens, train
 from prunecap_lib.cli import main
 from prunecap_lib.decoding import NEVER_WRITTEN
 from prunecap_lib.errors import InputError
-from prunecap_lib.evaluation.reward import reward_signature
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.text import EOS, Vocabulary
 from prunecap_lib.training import loop
@@ -24,6 +23,7 @@ from prunecap_lib.training.self_critical import (
     draw,
     others_mean,
     policy_loss,
+    reward_signature,
 )
 from prunecap_lib.training.start import first_captioner, new_captioner
 

@@ -2,7 +2,7 @@
 
 import json
 
-from prunecap_lib.reports import write_rows
+from prunecap_lib.provenance import write_rows
 
 
 def test_rows_measured_again_replace_their_like_and_bring_their_run(tmp_path, monkeypatch):
@@ -12,7 +12,7 @@ def test_rows_measured_again_replace_their_like_and_bring_their_run(tmp_path, mo
         [{"name": "a", "batch": 1, "time": 3.0}, {"name": "a", "batch": 8, "time": 4.0}],
         [{"name": "b", "batch": 1, "time": 5.0}],
     ]):
-        monkeypatch.setattr("prunecap_lib.reports.files.provenance", lambda number=number: {
+        monkeypatch.setattr("prunecap_lib.provenance.provenance", lambda number=number: {
             "command": f"run {number}", "versions": {"prunecap": "1"}})
         write_rows(path, rows, same=("name", "batch"), add=True)
     report = json.loads(path.read_text())

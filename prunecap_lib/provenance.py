@@ -1,4 +1,4 @@
-"""How is a measured figure written down? As JSON, whole or not at all, with the run that it came from."""
+"""Where a figure came from (command, versions, machine, one-line signature), and reports that carry it, as JSON."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
-from ..checkpoint import versions
-from ..errors import InputError
-from ..files import Kind, check_output_file, write_text
-from ..reading import read_bytes, read_json
+from .errors import InputError
+from .files import Kind, check_output_file, write_text
+from .reading import read_bytes, read_json
 
 
 def is_report(path: Path) -> bool:
@@ -29,6 +29,13 @@ def is_report(path: Path) -> bool:
 
 
 REPORT = Kind("report with provenance", is_report)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    from . import __version__
+    return {"python": platform.python_version(), "prunecap": __version__,
+            **{name: version(name) for name in ("torch", "timm")}}
 
 
 def provenance() -> dict:
@@ -82,3 +89,27 @@ def write_rows(path: str | Path, rows: list[dict], *, same: Sequence[str], add: 
     found += [(row, run) for row in rows]
     runs = [run for i, (_, run) in enumerate(found) if run not in [earlier for _, earlier in found[:i]]]
     write_json(path, {"rows": [row | {"run": runs.index(run)} for row, run in found], "runs": runs})
+
+
+def run_signature(**fields) -> str:
+    """``name:value`` parts joined by "|": the given fields, then tokenizer, CIDEr variant and versions.
+
+    >>> run_signature(method="beam5", max_length=20)
+    'method:beam5|max_length:20|tok:ptb-3.4.1|cider:D|prunecap:0.1.0|pycocoevalcap:1.2|torch:2.14.1'
+
+    Raises InputError for a name or a value that holds "|" or ":".
+    """
+    from . import __version__
+    parts = {**fields, "tok": "ptb-3.4.1", "cider": "D", "prunecap": __version__,
+             "pycocoevalcap": _version("pycocoevalcap"), "torch": _version("torch").partition("+")[0]}
+    for name, value in parts.items():
+        if set("|:") & set(f"{name}{value}"):
+            raise InputError(f"signature: {name}={value!r} holds a separator, | or :; leave it out")
+    return "|".join(f"{name}:{value}" for name, value in parts.items())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -7,11 +7,7 @@ picture, not on what was captioned before.
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,29 +15,13 @@ from torch import Tensor
 from ..captioner import Caption, Captioner
 from ..datasets.base import CaptionDataset
 from ..datasets.features import FeatureCache
-from ..evaluation import token_accuracy
+from ..distributed import gather_sorted, processes, seeded_rng
 from ..text import pad_batch
 from ..tokens import VisualTokens
+from .statistics import token_accuracy
 
 
-def processes():
-    """Accelerate's ``PartialState``: who of ``accelerate launch`` or ``torchrun`` this is, or one process alone."""
-    from accelerate import PartialState
-
-    # patience: the others wait while the main process builds a cache of features
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
-    if state.num_processes > 1:
-        part_at_exit()
-    return state
-
-
-@lru_cache(maxsize=1)
-def part_at_exit() -> None:
-    """Part from the other processes before Python ends: one that is still connected then may abort."""
-    atexit.register(lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group())
-
-
-class Looks:
+class EncoderInputs:
     """What the captioner gets of picture i: stored features, or the picture itself."""
 
     def __init__(self, captioner: Captioner, dataset: CaptionDataset, *, cache_features: bool = False,
@@ -66,31 +46,15 @@ class Looks:
                 yield positions, self.captioner.preprocess([self.dataset.image(i) for i in positions])
 
 
-@contextmanager
-def noise_of(seed: int, position: int) -> Iterator[None]:
-    """Inside, what the CPU draws depends on these two alone: the scorer 'random', before or inside the encoder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(hash((seed, position)) & 0x7FFFFFFF)
-        yield
-
-
-def from_all(found: list[tuple]) -> list[tuple]:
-    """What all processes found, in every process, in the order of the first entries: the data set's."""
-    from accelerate.utils import gather_object
-
-    processes()  # or else Accelerate would look for a GPU where the library does not
-    return sorted(gather_object(found), key=lambda one: one[0])
-
-
 @torch.inference_mode()
-def look_at_split(captioner: Captioner, dataset: CaptionDataset, *, batch_size: int = 64, cache_features: bool = False,
+def encode_split(captioner: Captioner, dataset: CaptionDataset, *, batch_size: int = 64, cache_features: bool = False,
                   progress: bool = False, seed: int = 0, prune_ratio: float | None = None,
                   scorer: str | None = None) -> Iterator[tuple[list[int], VisualTokens]]:
     """Yield (positions, the tokens that were kept) of this process's batches: each picture is encoded once."""
     training = captioner.training
-    for positions, images in Looks(captioner, dataset, cache_features=cache_features,
+    for positions, images in EncoderInputs(captioner, dataset, cache_features=cache_features,
                                    progress=progress).batches(batch_size, progress):
-        with noise_of(seed, positions[0]):
+        with seeded_rng(seed, positions[0]):
             captioner.eval()
             _, kept = captioner.look(images, prune_ratio, scorer)
             captioner.train(training)
@@ -105,10 +69,10 @@ def caption_split(captioner: Captioner, dataset: CaptionDataset, *, method: str 
 
     Args:
         method, beam_size, max_length: see ``Captioner.generate``.
-        settings: go to ``look_at_split``; its ``seed`` is of the scorer 'random'.
+        settings: go to ``encode_split``; its ``seed`` is of the scorer 'random'.
     """
     found = []
-    for positions, kept in look_at_split(captioner, dataset, **settings):
+    for positions, kept in encode_split(captioner, dataset, **settings):
         found += captions_of(captioner, positions, kept, method=method, beam_size=beam_size, max_length=max_length)
     return by_id(dataset, found)
 
@@ -116,21 +80,21 @@ def caption_split(captioner: Captioner, dataset: CaptionDataset, *, method: str 
 def split_accuracy(captioner: Captioner, dataset: CaptionDataset, **settings) -> float:
     """Token accuracy under teacher forcing, against each picture's first caption (the presentation's ACC).
 
-    Several processes share the batches, as in ``caption_split``. ``settings`` go to ``look_at_split``.
+    Several processes share the batches, as in ``caption_split``. ``settings`` go to ``encode_split``.
     """
     return accuracy_of([words_hit(captioner, dataset, positions, kept)
-                        for positions, kept in look_at_split(captioner, dataset, **settings)])
+                        for positions, kept in encode_split(captioner, dataset, **settings)])
 
 
 def captions_of(captioner: Captioner, positions: list[int], kept: VisualTokens,
                 **search) -> Iterator[tuple[int, Caption]]:
-    """(position, caption) of a batch of ``look_at_split``. ``search``: method, beam_size, max_length."""
+    """(position, caption) of a batch of ``encode_split``. ``search``: method, beam_size, max_length."""
     return zip(positions, captioner.generate(kept, prune_ratio=0.0, **search), strict=True)
 
 
 def by_id(dataset: CaptionDataset, found: list[tuple[int, Caption]]) -> dict[int | str, Caption]:
     """The captions of all processes: image_id -> Caption."""
-    return {dataset.image_ids[i]: caption for i, caption in from_all(found)}
+    return {dataset.image_ids[i]: caption for i, caption in gather_sorted(found)}
 
 
 @torch.inference_mode()
@@ -147,6 +111,6 @@ def words_hit(captioner: Captioner, dataset: CaptionDataset, positions: list[int
 def accuracy_of(found: list[tuple[int, float, int]]) -> float:
     """Share of words foretold, of all processes' batches."""
     hits = total = 0
-    for _, right, words in from_all(found):
+    for _, right, words in gather_sorted(found):
         hits, total = hits + right, total + words
     return hits / total

@@ -14,16 +14,16 @@ from fork_server import fork
 from prunecap_lib import Captioner
 from prunecap_lib.cli import main
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.evaluation import java
-from prunecap_lib.reports import caption_split, captions, dealt_to_others, evaluate, processes, split_accuracy
+from prunecap_lib.distributed import processes
+from prunecap_lib.evaluation import caption_split, evaluate, java, shuffled_captions, split, split_accuracy
 
 
 def as_process(monkeypatch, index, count):
     """This process takes the place of one of many, and gets only what it found itself."""
     here = SimpleNamespace(process_index=index, num_processes=count, is_main_process=index == 0,
                            main_process_first=nullcontext)
-    monkeypatch.setattr(captions, "processes", lambda: here)
-    monkeypatch.setattr(captions, "from_all", lambda found: found)
+    monkeypatch.setattr(split, "processes", lambda: here)
+    monkeypatch.setattr(split, "gather_sorted", lambda found: found)
 
 
 def said(found):
@@ -58,9 +58,9 @@ def test_captions_come_in_the_data_sets_order(captioner, dataset):
 
 def test_nobody_is_dealt_their_own_caption():
     captions = {i: f"caption {i}" for i in range(50)}
-    dealt = dealt_to_others(captions, seed=1)
+    dealt = shuffled_captions(captions, seed=1)
     assert sorted(dealt.values()) == sorted(captions.values()) and all(dealt[i] != captions[i] for i in captions)
-    assert dealt == dealt_to_others(captions, seed=1) != dealt_to_others(captions, seed=2)
+    assert dealt == shuffled_captions(captions, seed=1) != shuffled_captions(captions, seed=2)
 
 
 def test_every_batch_has_noise_of_its_own(captioner, dataset):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prunecap_lib.errors import InputError
-from prunecap_lib.evaluation.reward import CiderD
+from prunecap_lib.evaluation.cider import CiderD
 from prunecap_lib.text import tokenize
 
 REFERENCES = json.loads((Path(__file__).parent / "fixtures" / "captions.json").read_text())["references"]

@@ -90,16 +90,3 @@ def _similarity(said: tuple[dict, list[float], int], truth: tuple[dict, list[flo
             products[len(gram) - 1] += min(weight, weights[gram]) * weights[gram]
     cosines = (product / (a * b) for product, a, b in zip(products, said[1], truth[1], strict=True) if product)
     return sum(cosines) / ORDERS * float(length_penalty(said[2] - truth[2]))
-
-
-def reward_signature(*, eos: bool, baseline: str, samples: int) -> str:
-    """How a run's rewards were made, in the form of SacreEOS (Hu et al. 2023); by which words, in place of its version.
-
-    >>> reward_signature(eos=True, baseline="others", samples=5)
-    'STANDARD_wInit+Cider-D[n4,s6.0]+average[nspi5]+words[prunecap]'
-
-    "average" is the mean of a picture's samples. "wInit": word weights come from references given before, in which
-    ``<eos>`` is a word where it is one in captions ("STANDARD").
-    """
-    return (f"{'STANDARD' if eos else 'NO<EOS>'}_wInit+Cider-D[n{ORDERS},s{LENGTH_SIGMA}]"
-            f"+{'average' if baseline == 'others' else baseline}[nspi{samples}]+words[prunecap]")

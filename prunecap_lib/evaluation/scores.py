@@ -10,11 +10,13 @@ import torch
 
 from ..captioner import Caption, Captioner
 from ..datasets.base import CaptionDataset, ImageId
+from ..distributed import processes
 from ..errors import UndefinedError
-from ..evaluation import bootstrap_interval, diversity, per_image_cider, run_signature, score_captions
-from ..evaluation.baselines import constant_caption
-from .captions import accuracy_of, by_id, captions_of, look_at_split, processes, words_hit
-from .files import provenance
+from ..provenance import provenance, run_signature
+from .baselines import constant_caption
+from .metrics import per_image_cider, score_captions
+from .split import accuracy_of, by_id, captions_of, encode_split, words_hit
+from .statistics import bootstrap_interval, diversity
 
 METRICS = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
 
@@ -33,7 +35,7 @@ def evaluate(captioner: Captioner, dataset: CaptionDataset, *, method: str = "gr
     inside = {} if captioner.encoder.schedule is None else {"schedule": str(captioner.encoder.schedule)}
     started = time.perf_counter()
     found, hits = [], []
-    for positions, kept in look_at_split(captioner, dataset, batch_size=batch_size, cache_features=cache_features,
+    for positions, kept in encode_split(captioner, dataset, batch_size=batch_size, cache_features=cache_features,
                                          progress=progress, seed=seed, **settings):
         found += captions_of(captioner, positions, kept, method=method, beam_size=beam_size, max_length=max_length)
         hits.append(words_hit(captioner, dataset, positions, kept))
@@ -93,7 +95,7 @@ def cider_scores(references: Mapping[ImageId, Sequence[str]], texts: Mapping[Ima
         return list(per_image_cider(references, told).values())
 
     return {"CIDEr_interval": [round(value, 4) for value in bootstrap_interval(values(texts), seed=seed)],
-            "CIDEr_shuffled": round(mean(values(dealt_to_others(texts, seed))), 4),
+            "CIDEr_shuffled": round(mean(values(shuffled_captions(texts, seed))), 4),
             "CIDEr_constant": round(mean(values(dict.fromkeys(texts, same))), 4),
             "constant_caption": same}
 
@@ -109,7 +111,7 @@ def mean(values) -> float:
     return sum(values) / len(values)
 
 
-def dealt_to_others(captions: Mapping, seed: int = 0) -> dict:
+def shuffled_captions(captions: Mapping, seed: int = 0) -> dict:
     """The same captions, each given to another picture: a random cyclic shift of a random order."""
     keys = list(captions)
     if len(keys) < 2:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -273,6 +274,18 @@ def alone(path: Path, what: str) -> Iterator[None]:
                 path.unlink()
                 path.parent.rmdir()
         lock.release()
+
+
+def check_space(folder: Path, needed: float, what: str, remedy: str) -> None:
+    """Raises InputError where fewer bytes than ``needed`` are free in the folder, and 2% that any disk should keep."""
+    free = shutil.disk_usage(folder).free
+    if needed > 0.98 * free:
+        raise InputError(f"{what} take about {in_bytes(needed)}, but {in_bytes(free)} are free there; {remedy}")
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes for people: "3.4 GB", "12 MB"."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
 
 
 def say(message: str) -> None:

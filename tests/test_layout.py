@@ -12,8 +12,8 @@ LIBRARY = ROOT / "prunecap_lib"
 # Each may import what stands before it. A package counts as one; within it files may import each other.
 ORDER = ("errors", "ranges", "reading", "files", "provenance", "devices", "distributed", "text", "bytepairs", "masks",
          "recompute", "tokens", "preprocessing", "attention", "pruning", "encoders", "decoder", "decoding",
-         "checkpoint", "captioner", "datasets", "evaluation", "exercises", "reports", "training", "attention_maps",
-         "costs", "plotting", "cli")
+         "checkpoint", "captioner", "datasets", "features", "evaluation", "exercises", "reports", "training",
+         "attention_maps", "costs", "plotting", "cli")
 MODULES = sorted(LIBRARY.rglob("*.py"))
 MOST_LINES = 400
 

@@ -22,13 +22,13 @@ from prunecap_lib.cli.data import FeaturesCommand, InfoCommand, ScenesCommand, S
 from prunecap_lib.cli.evaluate import EvaluateCommand
 from prunecap_lib.cli.figures import check_many
 from prunecap_lib.cli.train import TrainCommand
-from prunecap_lib.datasets.feature_build import FEATURES
 from prunecap_lib.datasets.scenes import ScenesDataset, make_scenes, write_coco
-from prunecap_lib.datasets.shard_build import SPLIT, build_shards
-from prunecap_lib.datasets.shard_cache import ShardCache
-from prunecap_lib.datasets.shard_index import ShardSettings
+from prunecap_lib.datasets.shards.build import SPLIT, build_shards
+from prunecap_lib.datasets.shards.cache import ShardCache
+from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import metrics
+from prunecap_lib.features.build import FEATURES
 from prunecap_lib.files import replace_folder
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.ranges import in_words, is_within, ranges
@@ -115,7 +115,7 @@ def no_work(monkeypatch):
 
     for place in ("prunecap_lib.captioner.Captioner.load", "prunecap_lib.datasets.open_dataset",
                   "prunecap_lib.datasets.scenes.make_scenes", "prunecap_lib.training.loop.open_split",
-                  "prunecap_lib.datasets.coco_download.get_coco", "prunecap_lib.cli.cost.model_of"):
+                  "prunecap_lib.datasets.download.coco.get_coco", "prunecap_lib.cli.cost.model_of"):
         monkeypatch.setattr(place, began)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from prunecap_lib import CaptionerConfig, Vocabulary, checkpoint
 from prunecap_lib.datasets.coco import read_coco_files, read_karpathy
-from prunecap_lib.datasets.feature_build import read_meta
-from prunecap_lib.datasets.feature_checks import Description
-from prunecap_lib.datasets.shard_index import Index, Plan, Shard, ShardSettings, parse_index
+from prunecap_lib.datasets.shards.index import Index, Plan, Shard, ShardSettings, parse_index
 from prunecap_lib.errors import InputError, MissingFileError, PrunecapError
+from prunecap_lib.features.build import read_meta
+from prunecap_lib.features.checks import Description
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.reading import parse_json, read_bytes, read_text
 from prunecap_lib.reports import read_captions

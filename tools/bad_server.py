@@ -13,8 +13,8 @@ import zipfile
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prunecap_lib.datasets.coco_download import CocoFiles
-from prunecap_lib.datasets.download import Archive
+from prunecap_lib.datasets.download.coco import CocoFiles
+from prunecap_lib.datasets.download.fetch import Archive
 
 
 class BadServer:

@@ -11,11 +11,11 @@ import argparse
 import torch
 
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.datasets.features import FeatureCache
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.encoders.weights import load_state_dict_file, packaged_state_dict
 from prunecap_lib.evaluation import bootstrap_interval, diversity, per_image_cider, score_captions
 from prunecap_lib.evaluation.baselines import consensus_captions, constant_caption
+from prunecap_lib.features.cache import FeatureCache
 from prunecap_lib.files import data_folder
 from prunecap_lib.provenance import provenance, report_path, run_signature, write_json
 

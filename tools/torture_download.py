@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import bad_server
-from prunecap_lib.datasets.coco_download import CocoFiles, get_coco
+from prunecap_lib.datasets.download.coco import CocoFiles, get_coco
 from prunecap_lib.errors import InputError
 
 QUICK = {"karpathy": True, "waits": (0, 0, 0), "progress": False}

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..captioner import Caption, Captioner
 from ..datasets.base import CaptionDataset
-from ..datasets.features import FeatureCache
 from ..distributed import gather_sorted, processes, seeded_rng
+from ..features.cache import FeatureCache
 from ..text import pad_batch
 from ..tokens import VisualTokens
 from .statistics import token_accuracy

@@ -19,11 +19,11 @@ from ..captioner import Captioner
 from ..datasets import open_dataset
 from ..datasets.base import CaptionDataset
 from ..datasets.decode import exact_pixels, fast_pixels
-from ..datasets.features import FeatureCache
 from ..datasets.readable import Readable
 from ..datasets.workers import prepared
 from ..distributed import derive_seed
 from ..errors import InputError
+from ..features.cache import FeatureCache
 from ..preprocessing import crop, draw_crops
 from ..text import BOS, PAD, Tokenizer, pad_batch
 from ..tokens import VisualTokens

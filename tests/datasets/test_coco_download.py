@@ -14,7 +14,7 @@ from coco_on_a_server import FILES, QUICK, found, hidden
 import bad_server
 from prunecap_lib.cli import main
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.datasets.coco_download import COCO, get_coco
+from prunecap_lib.datasets.download.coco import COCO, get_coco
 from prunecap_lib.errors import InputError, MissingFileError
 from prunecap_lib.files import locked
 
@@ -59,7 +59,7 @@ def test_a_second_process_waits_and_then_finds_it_done(web, tmp_path, capsys):
 def test_a_disk_too_small_is_said_before_anything_is_fetched(web, tmp_path, monkeypatch):
     server, coco = web
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(30_000, 0, 30_000))
-    with pytest.raises(InputError, match="take 0.0 GB while they are unpacked, but 0.0 GB are free"):
+    with pytest.raises(InputError, match="while they are unpacked, take about 0 MB, but 0 MB are free"):
         get_coco(tmp_path, coco, **QUICK)
     assert server.asked == []
     get_coco(tmp_path, coco, pictures=False, **QUICK)

@@ -9,9 +9,9 @@ import pytest
 import requests
 from coco_on_a_server import FILES, QUICK, TRAIN, found
 
-from prunecap_lib.datasets import download
-from prunecap_lib.datasets.coco_download import get_coco
-from prunecap_lib.datasets.download import Resuming
+from prunecap_lib.datasets.download import fetch
+from prunecap_lib.datasets.download.coco import get_coco
+from prunecap_lib.datasets.download.fetch import Resuming
 from prunecap_lib.errors import InputError, MissingFileError
 
 
@@ -137,7 +137,7 @@ def test_mirrors_are_asked_first_in_either_layout(web, tmp_path):
 def test_a_busy_server_is_given_the_time_it_asks_for(web, tmp_path, monkeypatch):
     server, coco = web
     slept = []
-    monkeypatch.setattr(download.time, "sleep", slept.append)
+    monkeypatch.setattr(fetch.time, "sleep", slept.append)
     server.faults = [503, 429, 500]
     get_coco(tmp_path, coco, pictures=False, waits=(1, 2, 5), progress=False)
     assert slept == [1, 2, 5]

@@ -12,9 +12,10 @@ import pytest
 import torch
 from shard_photos import photos
 
-from prunecap_lib.datasets import open_dataset, shard_cache
-from prunecap_lib.datasets.shard_build import build_shards
-from prunecap_lib.datasets.shard_index import ShardSettings
+from prunecap_lib.datasets import open_dataset
+from prunecap_lib.datasets.shards import cache
+from prunecap_lib.datasets.shards.build import build_shards
+from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.datasets.workers import prepared
 from prunecap_lib.errors import InputError, MissingFileError
 
@@ -49,7 +50,7 @@ def server(tmp_path, monkeypatch):
                  say=lambda _: None)
     monkeypatch.setenv("PRUNECAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("PRUNECAP_CACHE_GB", raising=False)
-    monkeypatch.setattr(shard_cache.time, "sleep", lambda _: None)
+    monkeypatch.setattr(cache.time, "sleep", lambda _: None)
     monkeypatch.setattr(Handler, "asked", [])
     monkeypatch.setattr(Handler, "break_off", 0)
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path / "www"))

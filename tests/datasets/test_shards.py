@@ -14,10 +14,11 @@ from PIL import Image
 from shard_photos import photos
 
 from prunecap_lib import files
-from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset, shards
-from prunecap_lib.datasets.shard_build import build_shards, bytes_a_picture
-from prunecap_lib.datasets.shard_index import ShardSettings
-from prunecap_lib.datasets.shards import WINDOW
+from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset
+from prunecap_lib.datasets.shards import dataset as reading
+from prunecap_lib.datasets.shards.build import build_shards, bytes_a_picture
+from prunecap_lib.datasets.shards.dataset import WINDOW
+from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.errors import InputError, MissingFileError, PictureError
 from torture_shards import contents, torture
 
@@ -261,8 +262,8 @@ def test_an_index_in_another_order_than_its_tars_is_noticed(out, mixed_up):
 
 def test_a_checksum_is_compared_once_a_run(out, monkeypatch):
     counted = []
-    monkeypatch.setattr(shards, "_sha256", lambda file, plain=shards._sha256: counted.append(file) or plain(file))
-    monkeypatch.setattr(shards, "IN_USE", 1)  # each is opened anew
+    monkeypatch.setattr(reading, "_sha256", lambda file, plain=reading._sha256: counted.append(file) or plain(file))
+    monkeypatch.setattr(reading, "IN_USE", 1)  # each is opened anew
     data = open_dataset("shards", split="train", root=out)
     for i in (0, 22, 0, 22):
         data.image(i)

@@ -11,7 +11,7 @@ import pytest
 from coco_on_a_server import FILES, QUICK, found
 
 import bad_server
-from prunecap_lib.datasets.coco_download import get_coco
+from prunecap_lib.datasets.download.coco import get_coco
 from prunecap_lib.errors import InputError
 
 

@@ -49,8 +49,8 @@ class FeaturesCommand(Computing):
 
     def run(self) -> None:
         from ...datasets import open_dataset
-        from ...datasets.feature_forecast import forecast_features
-        from ...datasets.features import FeatureCache, check_cache_folder
+        from ...features.cache import FeatureCache, check_cache_folder
+        from ...features.forecast import forecast_features
         options = dict(pruned=self.pruned(), batch_size=self.batch_size, workers=self.workers,
                        bf16=None if self.dtype == "auto" else self.dtype == "bf16")
         device = self.find_device()

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from .drawing.paint import paint, visible_masks
 from .grammar import describe, write_captions
-from .paint import paint, visible_masks
 from .world import SPLITS, Group, Layout, Thing, sample_layout
 
 _IDS_PER_SPLIT = 1_000_000  # train scenes count from 1,000,000, val from 2,000,000, …: an id tells its split

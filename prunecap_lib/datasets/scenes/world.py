@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from .shapes import template
+from .drawing.shapes import template
 
 KINDS = ("cat", "dog", "bird", "fish", "butterfly", "house", "tree", "flower", "car", "boat",
          "umbrella", "balloon", "mug", "chair")

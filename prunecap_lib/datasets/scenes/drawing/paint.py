@@ -7,9 +7,9 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..world import FLOATING, Layout, Thing
 from .backgrounds import Brush, mix, paint_background, paint_perch
 from .shapes import template
-from .world import FLOATING, Layout, Thing
 
 # Drawn this many times larger, then averaged down: smooth edges from a painter that has none.
 SUPERSAMPLING = 2

@@ -18,9 +18,9 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import InputError, MissingFileError, PrunecapError
-from ..files import locked
-from .shard_index import INDEX, WINDOW, Shard
+from ...errors import InputError, MissingFileError, PrunecapError
+from ...files import locked
+from .index import INDEX, WINDOW, Shard
 
 IN_USE = 2 * WINDOW  # shards that are read at a time: two windows meet in a batch
 # a shard; tmp…: a download, or what a killed one has left. The folder may hold files of the user's

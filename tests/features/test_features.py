@@ -12,10 +12,11 @@ from close import assert_close
 from PIL import Image
 
 from prunecap_lib import files
-from prunecap_lib.datasets import PhotoDataset, feature_build
-from prunecap_lib.datasets.feature_forecast import forecast_features
-from prunecap_lib.datasets.features import FeatureCache, default_folder, fingerprint
+from prunecap_lib.datasets import PhotoDataset
 from prunecap_lib.errors import InputError, MissingFileError
+from prunecap_lib.features import build
+from prunecap_lib.features.cache import FeatureCache, default_folder, fingerprint
+from prunecap_lib.features.forecast import forecast_features
 from prunecap_lib.files import locked
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.pruning import merge_similar, prune_tokens
@@ -158,7 +159,7 @@ def test_forecast_of_the_time():
 
 def test_second_opening_computes_nothing(tmp_path, toy, monkeypatch):
     make(Pictures(), toy, tmp_path / "cache")
-    monkeypatch.setattr(feature_build, "encode", None)
+    monkeypatch.setattr(build, "encode", None)
     pictures = Pictures()
     make(pictures, toy, tmp_path / "cache")
     assert len(set(pictures.decoded)) <= 3  # only the samples that tell whether these are the same pictures
@@ -249,8 +250,8 @@ def test_values_beyond_16_bits_name_the_picture(tmp_path, toy):
 
 
 def test_disk_space_is_checked_first(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(feature_build.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})())
-    with pytest.raises(InputError, match="12 pictures take 0.0 GB, but 0.0 GB are free"):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    with pytest.raises(InputError, match="12 pictures take about 0 MB, but 0 MB are free"):
         make(Pictures(), toy, tmp_path / "cache")
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets.base import CaptionDataset, ImageId
 from ..errors import InputError
 from ..files import check_output_folder, delete_folder, locked, say
 from ..tokens import VisualTokens
-from .base import CaptionDataset, ImageId
-from .feature_build import FEATURES, Pruned, build, fingerprint, partial_folder, read_meta
-from .feature_checks import CHECKSUM, DIGEST, PLACES, STAMP, changed_file, changed_picture, checksums, dtype_of
+from .build import FEATURES, Pruned, build, fingerprint, partial_folder, read_meta
+from .checks import CHECKSUM, DIGEST, PLACES, STAMP, changed_file, changed_picture, checksums, dtype_of
 
 
 class FeatureCache:

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..datasets.base import CaptionDataset, ImageId, StoredId
 from ..files import say
 from ..ranges import Count, Share
 from ..tokens import SIGNALS
-from .base import CaptionDataset, ImageId, StoredId
 
 # arrays that say where tokens belong, whole numbers, stored where the encoder drops or merges tokens
 PLACES = ("index", "group")

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ..errors import InputError, MissingFileError, PrunecapError
-from ..files import say
-from ..reading import read_json
+from ...errors import InputError, MissingFileError, PrunecapError
+from ...files import say
+from ...reading import read_json
 
 # Seconds to wait after an attempt that brought nothing; then the next place is asked. One that brought something
 # starts the row anew.

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..errors import InputError, MissingFileError, PrunecapError
-from ..files import Kind, locked, say, write_text
-from ..reading import read_text
-from .coco import read_coco_files, read_karpathy
-from .download import WAITS, Archive, check, disk_error, fetch
+from ...errors import InputError, MissingFileError, PrunecapError
+from ...files import Kind, check_space, locked, say, write_text
+from ...reading import read_text
+from ..coco import read_coco_files, read_karpathy
+from .fetch import WAITS, Archive, check, disk_error, fetch
 from .unpack import STATE, check_bytes, copy_in, is_there, unpack
 
 FOLDER = Kind("copy of COCO", lambda _: True)  # what lies there is never replaced
@@ -181,11 +181,8 @@ def _check_space(todo: list[Archive], root: Path, downloads: bool) -> None:
         here = sum(file.stat().st_size for file in _state(archive, root).rglob("*") if file.is_file())
         done += archive.unpacked - here  # what an earlier call has left is freed
         most = max(most, done + archive.size * downloads)
-    free = shutil.disk_usage(root).free
-    if most > free:
-        raise InputError(f"folder {root}: {', '.join(one.name for one in todo)} take {most / 1e9:,.1f} GB while they "
-                         f"are unpacked, but {free / 1e9:,.1f} GB are free there; make room, or name a folder on "
-                         "another disk. --only annotations takes the text alone")
+    check_space(root, most, f"folder {root}: {', '.join(one.name for one in todo)}, while they are unpacked,",
+                "make room, or name a folder on another disk. --only annotations takes the text alone")
     inodes = os.statvfs(root) if hasattr(os, "statvfs") else None
     files = sum(archive.pictures for archive in todo)
     if inodes and inodes.f_files and inodes.f_favail < files:

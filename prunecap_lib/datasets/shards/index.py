@@ -15,10 +15,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..errors import InputError
-from ..ranges import Count, JpegQuality, Natural, PerShard, Side, check_ranges
-from ..reading import parse_json
-from .base import StoredId, check_ids
+from ...errors import InputError
+from ...ranges import Count, JpegQuality, Natural, PerShard, Side, check_ranges
+from ...reading import parse_json
+from ..base import StoredId, check_ids
 
 INDEX = "index.json"
 FORMAT = 1

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from ..datasets.base import CaptionDataset
 from ..devices import native_bf16
-from .base import CaptionDataset
-from .feature_build import Pruned, encode, stored_shapes
-from .feature_checks import dtype_of, file_marks
-from .features import default_folder
+from .build import Pruned, encode, stored_shapes
+from .cache import default_folder
+from .checks import dtype_of, file_marks
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..errors import InputError, PictureError, PrunecapError
-from ..files import Kind, check_output_folder, file_sha256, locked, write_text
-from ..reading import read_bytes, read_json
-from .base import CaptionDataset
-from .shard_index import INDEX, Index, LeftOut, Plan, Shard, ShardSettings, parse_index, split_folder
-from .workers import prepared
+from ...errors import InputError, PictureError, PrunecapError
+from ...files import Kind, check_output_folder, check_space, file_sha256, in_bytes, locked, write_text
+from ...reading import read_bytes, read_json
+from ..base import CaptionDataset
+from ..workers import prepared
+from .index import INDEX, Index, LeftOut, Plan, Shard, ShardSettings, parse_index, split_folder
 
 
 def is_split(folder: Path) -> bool:
@@ -103,7 +103,11 @@ def _build(dataset, folder: Path, plan: Plan, workers: int, max_unreadable: floa
         say(f"{folder}: all {len(chunks)} shards are there and whole")
         return Index(plan, [done[k] for k in sorted(done)])
     left = sum(len(chunks[k]) for k in todo)
-    _check_space(folder, left * bytes_a_picture(dataset, plan.settings), left, say)
+    needed = left * bytes_a_picture(dataset, plan.settings)
+    check_space(folder, needed, f"shards {folder}: {left:,} pictures",
+                "make room, name an --out on another disk, or choose a smaller --side or --quality")
+    if left:
+        say(f"{folder}: {left:,} pictures to write, about {in_bytes(needed)}")
     _start(folder, work, plan, done)
     samples = _samples(dataset, plan.settings, [i for k in todo for i in chunks[k]], workers)
     unreadable = sum(len(shard.unreadable) for shard in done.values())
@@ -250,16 +254,6 @@ def _start(folder: Path, work: Path, plan: Plan, done: dict[int, Shard]) -> None
     (folder / INDEX).unlink(missing_ok=True)
     for partial in folder.glob(".[0-9]*.tar.partial"):
         partial.unlink()
-
-
-def _check_space(folder: Path, needed: float, pictures: int, say) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > 0.98 * free:
-        raise InputError(f"shards {folder}: {pictures:,} pictures take about {needed / 1e6:,.0f} MB, but "
-                         f"{free / 1e6:,.0f} MB are free there; make room, name an --out on another disk, or choose a "
-                         "smaller --side or --quality")
-    if pictures:
-        say(f"{folder}: {pictures:,} pictures to write, about {needed / 1e6:,.0f} MB; {free / 1e6:,.0f} MB are free")
 
 
 def _check_share(folder: Path, unreadable: int, pictures: int, most: float, why: str) -> None:

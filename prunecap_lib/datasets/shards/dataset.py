@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError, MissingFileError
-from ..preprocessing import decode_image
-from ..reading import open_file, parse_json, read_bytes
-from .base import ImageId
-from .shard_cache import IN_USE, ShardCache, fetch_index, is_url
-from .shard_index import BLOCK, INDEX, WINDOW, Index, Shard, parse_index, split_folder
+from ...errors import InputError, MissingFileError
+from ...preprocessing import decode_image
+from ...reading import open_file, parse_json, read_bytes
+from ..base import ImageId
+from .cache import IN_USE, ShardCache, fetch_index, is_url
+from .index import BLOCK, INDEX, WINDOW, Index, Shard, parse_index, split_folder
 
 
 class LocalShards:

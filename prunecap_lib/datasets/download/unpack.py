@@ -18,11 +18,11 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import InputError
-from ..files import write_text
-from ..reading import read_json, read_text
-from .base import list_folder
-from .download import Archive, disk_error
+from ...errors import InputError
+from ...files import write_text
+from ...reading import read_json, read_text
+from ..base import list_folder
+from .fetch import Archive, disk_error
 
 STATE = ".prunecap"
 _BLOCK = 1 << 20

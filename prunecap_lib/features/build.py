@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets.base import CaptionDataset, ImageId
+from ..datasets.workers import prepared
 from ..devices import native_bf16
 from ..errors import InputError, MissingFileError, PrunecapError
-from ..files import Kind, delete_folder, write_text
+from ..files import Kind, check_space, delete_folder, write_text
 from ..pruning import prune_to_store
 from ..reading import read_bytes, read_json
 from ..tokens import SIGNALS
-from .base import CaptionDataset, ImageId
-from .feature_checks import (
+from .checks import (
     CHECKSUM,
     PLACES,
     Description,
@@ -34,7 +34,6 @@ from .feature_checks import (
     file_marks,
     small_pictures,
 )
-from .workers import prepared
 
 _META = "features.json"
 _FORMAT = 1
@@ -64,7 +63,10 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
         done = min(files[name].tell() // size for name, size in sizes.items())
         for name, file in files.items():
             file.truncate(done * sizes[name])
-        _check_space(folder, sum(sizes.values()) * (len(dataset) - done), len(dataset) - done)
+        left = len(dataset) - done
+        check_space(folder.parent, sum(sizes.values()) * left,
+                    f"feature cache {folder}: the features of {left} pictures",
+                    "make room, name a folder on another disk, or take fewer pictures")
         batches = [list(range(at, min(at + batch_size, len(dataset)))) for at in range(done, len(dataset), batch_size)]
         with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
                   disable=not progress) as bar:
@@ -192,14 +194,6 @@ def _start(partial: Path, meta: Description, dataset, encoder) -> None:
     if not same:
         delete_folder(partial, FEATURES)
     write_text(partial / _META, json.dumps(asdict(meta)))
-
-
-def _check_space(folder: Path, needed: int, pictures: int) -> None:
-    free = shutil.disk_usage(folder.parent).free
-    if needed > 0.98 * free:
-        raise InputError(f"feature cache {folder}: the features of {pictures} pictures take "
-                         f"{needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there; make room, name a "
-                         "folder on another disk, or take fewer pictures")
 
 
 def _check_range(arrays: dict[str, np.ndarray], encoder, ids: list[ImageId]) -> None:

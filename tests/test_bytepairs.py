@@ -160,6 +160,7 @@ def run(tmp_path_factory):
     return train(tiny(tmp_path_factory.mktemp("bpe") / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_learns_pieces_of_the_training_captions_alone(run):
     assert run.captioner.vocabulary == BytePairs.build(
         [caption for row in open_dataset("scenes", split="train", limit=64).captions for caption in row], max_size=400)

@@ -63,6 +63,7 @@ def metaformer(config):
                   block=lambda i, C, side: mixers[config.mixers[i]](C, side) + mlp(1, C, 4 * C))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, formula", [
     ("vit", vit), ("vit_base_patch16_224", vit), ("convnext", convnext), ("convnext_tiny", convnext),
     ("convnextv2_atto", convnext), ("swin_tiny_patch4_window7_224", swin), ("poolformer_s12", metaformer),

@@ -22,6 +22,7 @@ def captioner():
     return Captioner(CONFIG, placeholder_vocabulary(V)).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams, words", [(1, 1), (1, 20), (5, 20)])
 def test_decoding_is_the_sum_of_all_steps(captioner, beams, words):
     found = ledger(captioner, words=words, beams=beams, batch=2)
@@ -87,6 +88,7 @@ def test_pruning_inside_the_encoder_is_counted(captioner):
     assert found.flops["projection"] < plain.flops["projection"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scorer", ["random", "grid", "norm_largest", "cls_attention", "attention_received"])
 def test_every_scorer_can_be_counted(captioner, scorer):
     assert ledger(captioner, scorer=scorer).flops["scoring"] == 0  # no product, no convolution

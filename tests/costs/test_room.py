@@ -54,6 +54,7 @@ def test_drawn_captions_take_the_place_of_given_ones():
                                                                          vocabulary_size=100)
 
 
+@pytest.mark.slow
 def test_processes_keep_copies_of_their_gradients():
     alone, many = (training_memory(RUN, vocabulary_size=100, processes=n) for n in (1, 8))
     assert many - alone == 4 * training_step(RUN, vocabulary_size=100).trained  # tied weights counted once

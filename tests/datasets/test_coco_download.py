@@ -137,6 +137,7 @@ def test_a_part_of_coco_is_not_taken_for_coco(web, tmp_path):
     assert server.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_any_moment(tmp_path, seed):
     """``kill -9`` while it fetches and unpacks: the next run goes on, and the bytes are the same."""

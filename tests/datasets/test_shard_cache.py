@@ -204,6 +204,7 @@ def test_nothing_is_fetched_ahead_into_a_small_cache(many, monkeypatch):
     assert data.encoded(0) and numbers_asked() == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_fetch_each_shard_once(many, workers):
     data = open_dataset("shards", split="train", root=many[0])

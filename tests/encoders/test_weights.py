@@ -87,6 +87,7 @@ WRAPPINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, image_size, older, wrapping", [
     ("test_vit", None, dict, "plain"), ("test_vit", 96, dict, "module"), ("test_vit4", 192, dict, "state_dict"),
     ("test_convnext", None, facebooks, "model"),

@@ -41,6 +41,7 @@ def test_keep_all_equals_unpruned(images, reduction):
     assert torch.equal(all_kept.index, plain.index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scorer", INSIDE)
 @pytest.mark.parametrize("reduction", ["keep", "fuse", "merge"])
 def test_as_many_tokens_come_out_as_were_counted(images, scorer, reduction):

@@ -40,6 +40,7 @@ def equal(first, second):
     return all(same(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_average_is_kept_validated_and_returned(tmp_path, unbroken):
     plain = train(recipe(tmp_path / "plain", ema=0.0))
     assert not same(weights(plain.captioner), weights(unbroken.captioner))

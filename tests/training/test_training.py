@@ -61,6 +61,7 @@ def test_the_returned_captioner_is_the_plain_one(unbroken):
     assert "forward" not in vars(unbroken.captioner) and not unbroken.captioner.training
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_other_seed_others(tmp_path, unbroken):
     assert same(weights(train(tiny(tmp_path / "again")).captioner), weights(unbroken.captioner))
     assert not same(weights(train(tiny(tmp_path / "other", seed=1)).captioner), weights(unbroken.captioner))

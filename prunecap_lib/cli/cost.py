@@ -143,10 +143,16 @@ def run(command: CostCommand) -> None:
 
 def check_options(command: CostCommand) -> None:
     """Raises InputError for an option that nothing would follow."""
-    for option in ("gpus", "batch_size", "pictures", "price", "measured_rate"):
-        if command.gpu is None and (value := getattr(command, option)) != getattr(CostCommand, option):
-            raise InputError(f"{option.replace('_', ' ')} {value} is of a training that --gpu predicts, and no gpu is "
-                             "named; add --gpu h100, say, or leave it out")
+    trains = command.gpu is not None or command.gpu_memory is not None
+    for options, followed, remedy in (
+            (("gpus", "batch_size", "pictures", "price", "measured_rate"), command.gpu is not None,
+             "is of a training that --gpu predicts, and no gpu is named; add --gpu h100, say, or leave it out"),
+            (("freeze_encoder", "cache_features", "precision"), trains,
+             "is of a training, and none is counted; add --gpu h100 or --gpu-memory 24GB, say, or leave it out"),
+            (("repeats",), command.time, "is of a measurement; add --time, or leave it out")):
+        for option in options:
+            if not followed and (value := getattr(command, option)) != getattr(CostCommand, option):
+                raise InputError(f"{option.replace('_', ' ')}{'' if value is True else f' {value}'} {remedy}")
 
 
 def parse_memory(text: str) -> int:

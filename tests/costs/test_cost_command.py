@@ -131,7 +131,9 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--price", "2"], "add --gpu h100"),
     (["--checkpoint", "MODEL", "--batch-size", "64"], "--batch-size 64"),
     (["--checkpoint", "no-such"], "shipped are"), (["--checkpoint", "MODEL", "--words", "40"], "outside 1..24"),
-    (["--encoder", "vit", "--cache-features"], "needs --freeze-encoder"),
+    (["--encoder", "vit", "--cache-features", "--gpu", "h100"], "needs --freeze-encoder"),
+    (["--encoder", "vit", "--freeze-encoder"], "--freeze-encoder is of a training, and none is counted"),
+    (["--encoder", "vit", "--repeats", "3"], "--repeats 3 is of a measurement; add --time"),
     (["--encoder", "convnext", "--scorer", "cls_attention"], "no attention weights"),
     (["--checkpoint", "MODEL", "--figure", "cost.poem"], "figure cost.poem has no ending")])
 def test_errors_are_one_line(capsys, model, monkeypatch, tmp_path, arguments, says):

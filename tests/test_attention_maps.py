@@ -39,6 +39,7 @@ ODD = [("vit", 64, 8), ("vit", 70, 8), ("vit", 71, 8), ("convnext", 70, 8), ("co
        ("resnet18", 65, 32), ("resnet18", 80, 32), ("tf_efficientnet_lite0@last_stage", 80, 32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, size, stride", ODD)
 def test_cells_lie_at_multiples_of_the_stride(name, size, stride):
     """Drawn on the encoder's own picture and on one scaled by two and three."""

@@ -142,6 +142,7 @@ def test_samples_equal_uncached(decoder, memory, R, temperature):
     assert len({len(ids) for ids in rows}) > 1
 
 
+@pytest.mark.slow
 def test_words_are_drawn_as_often_as_they_are_probable(decoder, memory):
     n = 4000
     numbers = torch.rand(1, n, 1, generator=torch.Generator().manual_seed(5))

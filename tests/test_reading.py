@@ -114,6 +114,7 @@ def file(request, tmp_path):
     return content, path, act, optional
 
 
+@pytest.mark.slow
 def test_every_field_with_every_wrong_value(file):
     """Nothing but a sentence or a content comes out; what is null or missing is refused wherever it is needed."""
     content, path, act, optional = file

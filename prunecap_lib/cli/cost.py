@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from dataclasses import asdict, dataclass, replace
@@ -101,6 +102,7 @@ def run(command: CostCommand) -> None:
     from ..costs import break_even, latency, ledger, usual_schedule
     from ..costs.memory import precision_on
     from ..provenance import provenance
+    gc.freeze()  # what has been imported stays: the collector need not walk through it while tensors come and go
     name, captioner, config = model_of(command)
     if command.schedule == "auto":  # which would choose: here both ways are counted
         captioner.encoder.set_schedule(captioner.encoder.schedule or usual_schedule(captioner.encoder))

@@ -94,6 +94,7 @@ def test_every_scorer_can_be_counted(captioner, scorer):
     assert ledger(captioner, scorer=scorer).flops["scoring"] == 0  # no product, no convolution
 
 
+@pytest.mark.slow
 def test_the_preset_is_mostly_encoder():
     found = ledger(TrainConfig.seed_preset().captioner_config(224), vocabulary_size=2033)
     assert found.flops["encoder"] / found.total > 0.95 and 1 < found.speedup < 1.01

@@ -48,6 +48,7 @@ def test_workers_end_with_a_killed_parent():
     assert not any(runs(pid) for pid in workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 def test_a_signal_from_elsewhere_is_the_parents_to_obey(name):
     before = set(multiprocessing.active_children())

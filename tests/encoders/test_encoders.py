@@ -95,6 +95,7 @@ def test_wrong_pictures(name, shape):
         build_encoder(name, image_size=64)(torch.zeros(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings, message", [
     (dict(name="vit_tiny_patch16_225"), "did you mean vit_tiny_patch16_224"),
     (dict(name="no such thing at all"), "neither 'vit', 'convnext' nor"),

@@ -59,6 +59,7 @@ def test_backbones_without_a_map_are_refused(name):
         build_encoder(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit_relpos", "test_maxvit", "test_mambaout", "test_resnet"])
 def test_a_token_answers_for_its_place(name):
     """What changes in a quarter of the picture changes that quarter's tokens most, whatever the weights are."""

@@ -116,6 +116,7 @@ def test_files_that_timm_reads_are_read(name, image_size, older, wrapping, tmp_p
     assert (tokens - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change, said", [
     (lambda value: value.int(), r"float"), (lambda value: value + 1j, "float"),
     (lambda value: value * torch.nan, "finite"),
@@ -160,6 +161,7 @@ def test_a_state_dict_that_is_none_is_refused(state):
         build_encoder("vit", state_dict=state)
 
 
+@pytest.mark.slow
 def test_packaged_weights_know_a_picture():
     """ImageNet weights in place tell a photograph's class; one tensor astray and they would not."""
     import timm

@@ -132,6 +132,7 @@ def test_impossible_schedules(settings, says):
         Schedule(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, schedule, says", [
     ("vit_tiny_patch16_224", "0.5@12", "after block 12 of 12 nothing is left to save; name blocks from 1 to 11"),
     ("vit_base_patch16_rpn_224", "0.5@3", "encoders of our own code only"),

@@ -100,6 +100,7 @@ def test_steps_raise_the_reward(baseline):
 
 # -- drawing -------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_a_pictures_samples_follow_from_its_seed_alone(start):
     config = tiny(start=start, scorer="pilot", prune_ratio=0.5, dropout=0.5)
     captioner = in_double(first_captioner(config, CAPTIONS).train())

@@ -173,6 +173,7 @@ def test_view_whole_is_seen_in_training_and_after_loading(tmp_path):
             assert all(abs(a - b) < 0.1 for a, b in zip(box, seen, strict=True)), view
 
 
+@pytest.mark.slow
 def test_training_from_tokens_stored_pruned_is_the_same(tmp_path, monkeypatch):
     runs = []
     for name in ("all", "pruned"):

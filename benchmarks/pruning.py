@@ -14,7 +14,7 @@ taken by turns, with its quartiles; ``share`` is measured / bound. Weights are r
     keep       the best by ``scorer`` are gathered, the rest is gone
     mask       peer: the same tokens are hidden from attention, and nothing is removed. Its bound is 1
     tome       peer: Token Merging as its paper has it, r tokens in every block between attention and MLP
-    merge      the same by ``Schedule.merging``, in every block but the last
+    merge      the same by ``Schedule.tome``, in every block but the last
     keep like tome    the best are gathered, as many after each block as ``merge`` leaves
 
 ``choosing`` is the share of the pruned encoder's time that goes into scores and gathering: the median time inside
@@ -129,7 +129,7 @@ def scored(encoder: nn.Module) -> dict:
 
 
 def peers(encoder: nn.Module) -> dict:
-    merging = Schedule.merging(R, tokens=encoder.grid[0] * encoder.grid[1], depth=encoder.depth)
+    merging = Schedule.tome(R, tokens=encoder.grid[0] * encoder.grid[1], depth=encoder.depth)
     half = Schedule(places(encoder), (0.5,) * 3, "norm_largest")
     return {("keep", 0.5, "norm_largest"): follow(encoder, half), ("mask", 0.5, "norm_largest"): Masked(encoder, half),
             ("tome", None, ""): Tome(encoder, R), ("merge", None, ""): follow(encoder, merging),

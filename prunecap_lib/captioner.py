@@ -26,8 +26,8 @@ from .preprocessing import LARGEST_SIDE, Preprocessing, load_image
 from .pruning import (
     ATTENTION_SCORES,
     Schedule,
+    check_ratio,
     check_scorer,
-    keep_count,
     pilot_score,
     prune_tokens,
     relevance_score,
@@ -121,7 +121,8 @@ class Captioner(nn.Module):
         else a fresh one is built by config's name. ``preprocessing`` is what it is given; None: as it was pretrained.
         """
         super().__init__()
-        keep_count(1, config.prune_ratio), check_scorer(config.scorer)
+        check_ratio(config.prune_ratio)
+        check_scorer(config.scorer)
         self.config, self.vocabulary = config, vocabulary
         self.encoder = encoder or build_encoder(config.encoder, image_size=config.image_size)
         if config.schedule not in (None, self.encoder.schedule):

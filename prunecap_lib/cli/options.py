@@ -151,14 +151,14 @@ def as_typed(message: str, command: Any) -> str:
 def prepare(captioner: Captioner, command: Any, pictures: int) -> None:
     """What --schedule, --prune-ratio and --scorer ask of a finished model that is to caption so many pictures; what
     cannot be is refused before work."""
-    from ..pruning import check_scorer, keep_count
+    from ..pruning import check_ratio, check_scorer
     if command.schedule == "auto":
         from ..costs import fastest_schedule
         captioner.encoder.set_schedule(fastest_schedule(captioner.encoder, min(pictures, command.batch_size)))
     else:
         set_schedule(captioner.encoder, command.schedule)
     if command.prune_ratio is not None:
-        keep_count(1, command.prune_ratio)
+        check_ratio(command.prune_ratio)
     if command.scorer is not None:
         check_scorer(command.scorer)
 

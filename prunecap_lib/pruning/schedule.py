@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..tokens import VisualTokens
-from .fuse import fuse_rest
-from .merge import merge_similar, proportional_bias
 from .predictor import PREDICTOR, TokenPredictor
-from .reduce import keep_count, keep_top_k
+from .reduce import fuse_rest, keep_count, keep_top_k, merge_similar, proportional_bias
 from .scores import ATTENTION_SCORES, SCORES, check_scorer, score_tokens
 
 REDUCTIONS = ("keep", "fuse", "merge")
@@ -93,7 +91,7 @@ class Schedule:
                                    if (value := getattr(self, name)) != getattr(Schedule, name))])
 
     @classmethod
-    def merging(cls, r: int, *, tokens: int, depth: int) -> Schedule:
+    def tome(cls, r: int, *, tokens: int, depth: int) -> Schedule:
         """ToMe's: in every block but the last, r of N ``tokens`` merge into others, as long as there are enough."""
         after, keep = [], []
         for block in range(1, depth):

@@ -5,7 +5,7 @@ beat. Whether long vectors hold the objects or short ones must be tried, for eac
 longest keys; in language models the short ones are looked at most (Devoto et al. 2024, "A Simple and Effective L2
 Norm-Based Strategy for KV Cache Compression", keeps those).
 
-Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads, (H, W) grid.
+Shapes: B pictures, N tokens, P prefix tokens, C channels, h heads, T words, (H, W) grid.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import InputError
 from ..tokens import SIGNALS, VisualTokens
-from .diversity import diversity_score
 
 ATTENTION_SCORES = SIGNALS  # the encoder's last attention block must show its weights and keys
 SCORES = ("random", "grid", "norm_largest", "norm_smallest", "cls_attention", "attention_received", "key_norm",
@@ -95,6 +95,52 @@ def pilot_score(features: Tensor, query: Tensor, prefix_count: int = 0) -> Tenso
     """
     weights = (features @ query.T).softmax(dim=1).mean(dim=-1)
     return weights[:, prefix_count:]
+
+
+def diversity_score(tokens: VisualTokens, k: int | None = None) -> Tensor:
+    """The order in which tokens are chosen so that they are least alike: N for the first, N - 1 for the second, ...
+
+    Alvar et al. 2025, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models": keep the K tokens
+    whose smallest distance is largest (a max-min diversity problem), by a greedy search. Distance is 1 - cosine
+    similarity. The first token is the one farthest from its nearest neighbour; each
+    next one is farthest from the nearest of those chosen. Ties go to the lowest index.
+
+    Args: k: stop when so many are chosen, the others get 0; default: order all. The first K are the same.
+
+    Returns [B, N].
+
+    Costs O(N^2 C) for the distances and then O(N K), one step after another. A picture with a NaN gets NaN
+    scores.
+    """
+    B, N = tokens.index.shape
+    unit, pictures = F.normalize(tokens.x.detach().float(), dim=-1), torch.arange(B, device=tokens.x.device)
+    # rounded: equal tokens may differ in the last bit of their products
+    distance = (1 - unit @ unit.mT).float().round(decimals=6)                          # [B, N, N]
+    distance.diagonal(dim1=1, dim2=2).fill_(float("inf"))
+    nearest, score = distance.amin(dim=-1), torch.zeros(B, N, device=distance.device)
+    unknown = nearest.isnan().any(dim=1, keepdim=True)
+    for step in range(N if k is None else k):
+        chosen = nearest.argmax(dim=1)                                                 # [B]
+        score[pictures, chosen] = float(N - step)
+        nearest = distance[pictures, chosen] if step == 0 else torch.minimum(nearest, distance[pictures, chosen])
+        nearest = nearest.masked_fill(score > 0, float("-inf"))
+    return score.masked_fill(unknown, float("nan"))
+
+
+def relevance_score(weights: Tensor, written: Tensor, prefix_count: int = 0) -> Tensor:
+    """Mean cross-attention that each token received from the words written, over layers and heads: [B, N].
+
+    What ``pilot`` guesses from one look, this reads from all, after the caption has been written once. Chen et al.
+    2024, "An Image is Worth 1/2 Tokens After Layer 2" (FastV), rank tokens by received attention too, in one early
+    layer.
+
+    Args:
+        weights: [layers, B, h, T, P+N], what ``Decoder.forward(..., need_weights=True)`` returns.
+        written: bool [B, T], False for the padding after a caption's end.
+        prefix_count: P, tokens that are looked at but get no score.
+    """
+    received = weights.float().mean(dim=(0, 2))[..., prefix_count:]                    # [B, T, N]
+    return (received * written[..., None]).sum(dim=1) / written.sum(dim=1, keepdim=True)
 
 
 def _signal(tokens: VisualTokens, name: str) -> Tensor:

@@ -88,7 +88,7 @@ def test_twins_may_merge_unnoticed(images):
 
 
 def test_merging_a_few_after_every_block(images):
-    schedule = Schedule.merging(2, tokens=16, depth=12)
+    schedule = Schedule.tome(2, tokens=16, depth=12)
     assert schedule.counts(16) == (14, 12, 10, 8, 6, 4, 2, 1, 1, 1, 1)
     with torch.no_grad():
         assert vit(schedule)(images).size.tolist() == [[16.0], [16.0]]
@@ -96,7 +96,7 @@ def test_merging_a_few_after_every_block(images):
 
 def test_merging_stands_where_the_paper_has_it(images):
     """Between a block's attention and its MLP, by that attention's keys (Bolya et al. 2023, section 3)."""
-    encoder = vit(Schedule.merging(2, tokens=16, depth=12))
+    encoder = vit(Schedule.tome(2, tokens=16, depth=12))
     with torch.no_grad():
         found, x, mask = encoder(images), encoder.embed(images), None
         tokens = VisualTokens.full(x[:, 1:], encoder.grid, x[:, :1])
@@ -175,7 +175,7 @@ def test_written_in_one_word(text, schedule):
 
 
 def test_any_rate_can_be_written_and_read():
-    schedule = Schedule.merging(3, tokens=64, depth=6)
+    schedule = Schedule.tome(3, tokens=64, depth=6)
     assert Schedule.parse(str(schedule)) == schedule
     assert Schedule.parse("0.5@2/fuse/grid") == Schedule((2,), (0.5,), "grid", "fuse")  # in any order
 

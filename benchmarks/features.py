@@ -28,10 +28,9 @@ from prunecap_lib.datasets import open_dataset
 from prunecap_lib.errors import MissingFileError
 from prunecap_lib.features.cache import FeatureCache
 from prunecap_lib.provenance import provenance, report_path, write_json
-from prunecap_lib.training.batches import Batches
-from prunecap_lib.training.loop import parameter_groups
+from prunecap_lib.training.batches import Batch, Batches
+from prunecap_lib.training.build import new_captioner, parameter_groups
 from prunecap_lib.training.objective import objective
-from prunecap_lib.training.start import new_captioner
 
 TARGET = 8
 SHIPPED = dict(image_size=224, freeze_encoder=True, d_model=256, layers=2, heads=4, ffn=1024, dropout=0.2,
@@ -55,7 +54,7 @@ def step(captioner, optimizer, batches: Iterator, config: TrainConfig) -> tuple[
     images, ids = next(batches)
     loaded = time.perf_counter()
     with autocast(precision_on(config, "cpu"), "cpu"):
-        loss, _, _ = objective(captioner, images, ids, config)
+        loss, _, _ = objective(captioner, Batch(images, ids), config)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(captioner.parameters(), config.clip)
     optimizer.step()

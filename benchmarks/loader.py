@@ -35,8 +35,8 @@ from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.training.batches import Batches
-from prunecap_lib.training.objective import next_words
-from prunecap_lib.training.start import new_captioner
+from prunecap_lib.training.build import new_captioner
+from prunecap_lib.training.objective import masked_logits_and_targets
 
 PREPROCESSING = Preprocessing(224, crop_pct=0.875)  # bicubic, the middle 224 of 256
 BATCH = 24
@@ -131,7 +131,7 @@ def data_wait(root: Path, least: int) -> dict:
             if first:
                 firsts.append(waits[-1])
                 first = False
-            loss = torch.nn.functional.cross_entropy(*next_words(captioner, images, ids))
+            loss = torch.nn.functional.cross_entropy(*masked_logits_and_targets(captioner, images, ids))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -39,7 +39,8 @@ from prunecap_lib.costs.predict import roofline
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.training.loop import parameter_groups
+from prunecap_lib.training.batches import Batch
+from prunecap_lib.training.build import parameter_groups
 from prunecap_lib.training.objective import objective
 
 PUBLISHED = [  # encoder, GPU, attention is fused, pictures a second and GPU, pictures a GPU and step
@@ -122,7 +123,7 @@ def step_time(config: TrainConfig, steps: int = 3) -> float:
     for _ in range(steps + 1):
         start = time.perf_counter()
         with autocast(config.precision, "cpu"):
-            loss, _, _ = objective(captioner, images, ids, config)
+            loss, _, _ = objective(captioner, Batch(images, ids), config)
         loss.item()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(captioner.parameters(), config.clip)

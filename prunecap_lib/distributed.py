@@ -75,6 +75,11 @@ def raise_on_all_ranks(accelerator, error: PrunecapError | None) -> None:
                               f"process {failed[0]} failed; see its message")
 
 
+def is_sharded(accelerator) -> bool:
+    """Does each process hold a part of the weights only?"""
+    return accelerator.distributed_type == "FSDP"
+
+
 def gather_numbers(accelerator, numbers: list[float]) -> Tensor:
     """A few numbers of every process: [P, n], float64, on the CPU of all of them."""
     own = torch.tensor([numbers], dtype=torch.double)

@@ -184,8 +184,8 @@ def test_a_loaded_checkpoint_captions_the_same(run, method):
 
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(run, tmp_path, monkeypatch):
-    from prunecap_lib.training import loop
-    plain, seen = loop.objective, []
+    from prunecap_lib.training import run as runs
+    plain, seen = runs.objective, []
 
     def stop_in_the_second_epoch(*arguments):
         seen.append(None)
@@ -194,7 +194,7 @@ def test_a_resumed_run_equals_an_unbroken_one(run, tmp_path, monkeypatch):
         return plain(*arguments)
 
     config = tiny(tmp_path / "broken")
-    monkeypatch.setattr(loop, "objective", stop_in_the_second_epoch)
+    monkeypatch.setattr(runs, "objective", stop_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     monkeypatch.undo()

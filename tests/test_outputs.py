@@ -33,7 +33,7 @@ from prunecap_lib.files import replace_folder
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.ranges import in_words, is_within, ranges
 from prunecap_lib.reports import write_results
-from prunecap_lib.training.state import RUN
+from prunecap_lib.training.resume import RUN
 
 COMMANDS = {  # each option that says where to write, and the ending that its files have
     "caption --figure": (["caption", "a.png", "--checkpoint", "model", "--figure"], ".png"),
@@ -114,7 +114,7 @@ def no_work(monkeypatch):
         raise InputError("it began to work")
 
     for place in ("prunecap_lib.captioner.Captioner.load", "prunecap_lib.datasets.open_dataset",
-                  "prunecap_lib.datasets.scenes.make_scenes", "prunecap_lib.training.loop.open_split",
+                  "prunecap_lib.datasets.scenes.make_scenes", "prunecap_lib.training.run.open_split",
                   "prunecap_lib.datasets.download.coco.get_coco", "prunecap_lib.cli.cost.model_of"):
         monkeypatch.setattr(place, began)
 

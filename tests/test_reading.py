@@ -17,7 +17,7 @@ from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.reading import parse_json, read_bytes, read_text
 from prunecap_lib.reports import read_captions
 from prunecap_lib.text import SPECIALS
-from prunecap_lib.training.state import read_state
+from prunecap_lib.training.resume import read_state
 
 IMAGES = [{"id": 1, "file_name": "a.jpg", "height": 20, "width": 30}, {"id": 2, "file_name": "b.jpg", "height": 20,
                                                                         "width": 30}]

@@ -9,9 +9,10 @@ from prunecap_lib.costs.memory import LiveBytes
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.recompute import segment
-from prunecap_lib.training.machine import fit_to_machine
+from prunecap_lib.training.batches import Batch
+from prunecap_lib.training.build import new_captioner
 from prunecap_lib.training.objective import objective
-from prunecap_lib.training.start import new_captioner
+from prunecap_lib.training.setup import apply_compute_options
 
 
 def gradients(captioner, config, images, ids):
@@ -19,7 +20,7 @@ def gradients(captioner, config, images, ids):
     captioner.zero_grad()
     torch.manual_seed(3)  # of dropout and the predictors' noise
     with LiveBytes() as live:
-        objective(captioner, images, ids, config)[0].backward()
+        objective(captioner, Batch(images, ids), config)[0].backward()
     return {name: p.grad.clone() for name, p in captioner.named_parameters()}, live.peak
 
 
@@ -39,7 +40,7 @@ def test_same_gradients_for_less(encoder, schedule):
         captioner.encoder.eval()
     images, ids = torch.randn(4, 3, 64, 64), torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0]] * 4)
     kept, most = gradients(captioner, config, images, ids)
-    fit_to_machine(captioner, config)
+    apply_compute_options(captioner, config)
     again, least = gradients(captioner, config, images, ids)
     assert kept.keys() == again.keys() and all(torch.equal(kept[name], again[name]) for name in kept)
     assert least < most or encoder == "resnet18" and captioner.encoder.model.grad_checkpointing

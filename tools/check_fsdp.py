@@ -30,12 +30,12 @@ def run(name: str, folder: Path) -> None:
 
     from prunecap_lib import TrainConfig, train
     from prunecap_lib.errors import TrainingStopped
-    from prunecap_lib.training import loop
+    from prunecap_lib.training import run
     torch.set_num_threads(1)
     PartialState(cpu=True)
     if name != "whole":
         PartialState._shared_state["distributed_type"] = "MULTI_GPU"  # there is no public way to say so
-    plain, seen = loop.objective, []
+    plain, seen = run.objective, []
 
     def watched(model, *rest):
         seen.append(sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in model.parameters()))
@@ -43,7 +43,7 @@ def run(name: str, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(model, *rest)
 
-    loop.objective = watched
+    run.objective = watched
     config = TrainConfig(encoder="vit", image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0, limit=64,
                          captions_per_image=2, batch_size=4, epochs=2, lr=3e-3, precision="fp32", val_limit=5,
                          keep_last=1, log_every=1, progress=False, out=str(folder / name))

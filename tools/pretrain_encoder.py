@@ -25,7 +25,7 @@ from prunecap_lib.datasets.scenes import COLOURS, KINDS, Scene, ScenesDataset
 from prunecap_lib.devices import native_bf16
 from prunecap_lib.errors import InputError
 from prunecap_lib.files import Kind, check_output_file, replace_file
-from prunecap_lib.training.loop import learning_rate
+from prunecap_lib.training.build import learning_rate
 
 NOTHING = 0
 MADE_BY = {"made_by": "prunecap"}

@@ -48,7 +48,7 @@ def run(command: AverageCommand) -> None:
 
 def checkpoints_in(given: Path) -> list[Path]:
     """A checkpoint as it is; of a run's folder, the epochs that it kept. Raises InputError where it kept none."""
-    from ..training.progress import epochs_kept
+    from ..training.validation import epochs_kept
     if not (given / "metrics.jsonl").exists() or (given / "config.json").exists():
         return [given]
     if found := epochs_kept(given):

@@ -16,7 +16,7 @@ from ..pruning import Schedule
 from ..ranges import Natural
 from ..training import TrainConfig, train
 from ..training.presets import FAMILIES
-from ..training.progress import scores
+from ..training.validation import scores
 from .options import REGISTRY, call
 
 DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/, metrics.jsonl, curves.png and samples/; the same

@@ -34,8 +34,8 @@ from ..errors import InputError
 from ..text import BOS
 from ..tokens import VisualTokens
 from ..training import TrainConfig
-from ..training.loop import parameter_groups
-from ..training.machine import fit_to_machine
+from ..training.build import parameter_groups
+from ..training.setup import apply_compute_options
 from .operations import Operation, Operations
 from .outline import NoNumbers, Watch, placeholder_vocabulary
 
@@ -236,7 +236,7 @@ def _step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, pr
         captioner = captioner.to_empty(device="cpu").train()
         if config.tie_weights:  # which to_empty undoes
             captioner.decoder.output.weight = captioner.decoder.embedding.words.weight
-        fit_to_machine(captioner, replace(config, compile=False))
+        apply_compute_options(captioner, replace(config, compile=False))
         for tensor in (*captioner.parameters(), *captioner.buffers()):
             live.add(tensor)
             if not fake:
@@ -268,7 +268,7 @@ def _step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, pr
         weights = sum(tensor.nbytes for tensor in captioner.parameters())
         trained = [tensor for tensor in captioner.parameters() if tensor.requires_grad]
         copies = sum(tensor.nbytes for tensor in trained) if processes > 1 else 0
-        return Step(tuple(live.changes), weights * (bool(config.ema) + config.taught) + copies,
+        return Step(tuple(live.changes), weights * (bool(config.ema) + config.has_teacher) + copies,
                     sum(tensor.numel() for tensor in trained), tuple(counted.done))
 
 

@@ -11,8 +11,7 @@ from ..captioner import Captioner
 from ..text import Vocabulary
 from ..training import TrainConfig
 from ..training.batches import open_split
-from ..training.machine import settle_precision
-from ..training.processes import device_here
+from ..training.setup import device_here, settle_precision
 from .memory import largest_batch
 
 

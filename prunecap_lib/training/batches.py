@@ -8,7 +8,7 @@ Shapes: B pictures, R captions per picture, T words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -35,29 +35,30 @@ def open_split(config: TrainConfig, split: str, limit: int | None = None) -> Cap
     return open_dataset(config.dataset, split=split, root=config.root, size=config.image_size, limit=limit)
 
 
-class Part(NamedTuple):
-    """Which part of which step: all that a batch is made from, so that any worker makes the same one."""
+class MicroBatchKey(NamedTuple):
+    """Which micro-batch of which step: all that it is made from, so that any worker makes the same one."""
 
     seed: int
     pictures: list[int]
     """Positions of all the step's pictures."""
     number: int
-    """Which of the step's parts."""
+    """Which of the step's micro-batches."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One part of a step; ``images, ids = batch``."""
+    """One micro-batch of a step; ``images, ids = batch``."""
 
     images: Tensor | VisualTokens
     ids: Tensor
     """[B*R, T]"""
-    part: Part
-    shown: list[int]
-    """Whose picture each is: its place in ``part.pictures``."""
-    weights: tuple[float, float] = (1.0, 1.0)
-    """How much the part's mean over words counts, and its mean over pictures, so that the mean over all parts of the
-    step is the mean over all its words, or pictures. A part with more words than others counts more than 1."""
+    key: MicroBatchKey | None = None
+    """None: made by hand."""
+    source_rows: Sequence[int] = ()
+    """Whose picture each is: its place in ``key.pictures``."""
+    loss_scales: tuple[float, float] = (1.0, 1.0)
+    """What the micro-batch's mean over words is multiplied by, and its mean over pictures, so that the mean over all
+    micro-batches of the step is the mean over all its words, or pictures: above 1 where it has more than others."""
 
     def __iter__(self) -> Iterator:
         return iter((self.images, self.ids))
@@ -99,27 +100,28 @@ class Batches:
         """Pictures in one step, of all processes together."""
         return self.config.batch_size * self.parts
 
-    def pictures_of(self, part: Part) -> list[int]:
-        """Positions of the part's own pictures."""
-        return torch.tensor(part.pictures).tensor_split(self.parts)[part.number].tolist()
+    def pictures_of(self, key: MicroBatchKey) -> list[int]:
+        """Positions of the micro-batch's own pictures."""
+        return torch.tensor(key.pictures).tensor_split(self.parts)[key.number].tolist()
 
-    def __getitem__(self, part: Part) -> Batch:
-        """One whole batch. All of the step's random choices are made, and those of this part are followed."""
-        generator = torch.Generator().manual_seed(part.seed)
-        R, total = self.config.captions_per_image, len(part.pictures)
-        rows = [list(choose_captions(self.ids[i], R, generator)) for i in part.pictures]
+    def __getitem__(self, key: MicroBatchKey) -> Batch:
+        """One whole batch. All of the step's random choices are made, and those of this micro-batch are followed."""
+        generator = torch.Generator().manual_seed(key.seed)
+        R, total = self.config.captions_per_image, len(key.pictures)
+        rows = [list(choose_captions(self.ids[i], R, generator)) for i in key.pictures]
         crops = draw_crops(total, generator) if self.config.augment and self.features is None else None
-        mine = torch.arange(total).tensor_split(self.parts)[part.number]
-        if not len(mine):  # the others' last pictures: this part looks at one, too, and nothing is due
-            return Batch(self._look(part.pictures[-1:], None)[0], torch.tensor([[BOS, PAD]] * R), part,
+        mine = torch.arange(total).tensor_split(self.parts)[key.number]
+        if not len(mine):  # the others' last pictures: this one looks at one of them, too, and has no target
+            return Batch(self._load(key.pictures[-1:], None)[0], torch.tensor([[BOS, PAD]] * R), key,
                          [total - 1], (0.0, 0.0))
-        images, shown = self._look([part.pictures[i] for i in mine], None if crops is None else crops[mine])
-        shown = mine[shown].tolist()
-        words, mean = (sum(len(row) for i in some for row in rows[i]) - R * len(some) for some in (shown, range(total)))
-        return Batch(images, pad_batch([row for i in shown for row in rows[i]]), part, shown,
+        images, rows_of = self._load([key.pictures[i] for i in mine], None if crops is None else crops[mine])
+        rows_of = mine[rows_of].tolist()
+        words, mean = (sum(len(row) for i in some for row in rows[i]) - R * len(some)
+                       for some in (rows_of, range(total)))
+        return Batch(images, pad_batch([row for i in rows_of for row in rows[i]]), key, rows_of,
                      (self.parts * words / mean, self.parts * len(mine) / total))
 
-    def _look(self, indices: list[int], crops: Tensor | None) -> tuple[Tensor | VisualTokens, list[int]]:
+    def _load(self, indices: list[int], crops: Tensor | None) -> tuple[Tensor | VisualTokens, list[int]]:
         """Images or tokens, and whose each is: its place in ``indices``, unless a picture could not be read."""
         shown = list(range(len(indices)))
         if self.features is not None:
@@ -150,7 +152,7 @@ class Batches:
                              f"{self.processes} processes with accumulate {self.config.accumulate}; take fewer "
                              "processes, or more pictures")
         parts = range(self.process, self.parts, self.processes)
-        keys = [Part(derive_seed(self.config.seed, epoch, i), chunk, part)
+        keys = [MicroBatchKey(derive_seed(self.config.seed, epoch, i), chunk, part)
                 for i, chunk in enumerate(chunks) if i >= start for part in parts]
         return prepared(self, keys, self.config.workers)
 

@@ -173,7 +173,7 @@ class TrainConfig:
         if self.schedule is not None and self.schedule.learned and self.freeze_encoder:
             raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder out, "
                              "or choose another scorer in the schedule")
-        if self.taught and self.cache_features and (self.schedule is not None or self.cache_pruned):
+        if self.has_teacher and self.cache_features and (self.schedule is not None or self.cache_pruned):
             raise InputError(f"start {self.start!r} is the teacher, who sees every token, and the stored features "
                              "would be of pruned pictures; leave cache_features out")
         if self.self_critical:
@@ -215,7 +215,7 @@ class TrainConfig:
         return self.caption_every or int(self.self_critical)
 
     @property
-    def taught(self) -> bool:
+    def has_teacher(self) -> bool:
         """Is there a teacher?"""
         return self.start is not None and not self.self_critical
 

@@ -1,6 +1,6 @@
-"""What is a training step pushed by? The words that were due; a teacher who sees every token; the share kept.
+"""What is a training step pushed by? The next words; a teacher who sees every token; the share of tokens kept.
 
-Rao et al. 2021 (DynamicViT), section 3.4. Shapes: B pictures, R captions per picture, T words, M words that were due,
+Rao et al. 2021 (DynamicViT), section 3.4. Shapes: B pictures, R captions per picture, T words, M targets (words),
 V vocabulary, N visual tokens, C channels, L reductions inside the encoder.
 """
 
@@ -12,38 +12,40 @@ from torch.nn import functional as F
 
 from ..text import PAD
 from ..tokens import VisualTokens, gather_tokens
+from .batches import Batch
 from .config import TrainConfig
 
 
-def next_words(captioner, images, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Teacher forcing without the padding: ids [B*R, T] -> logits [M, V] and the M words that were due."""
+def masked_logits_and_targets(captioner, images, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Teacher forcing without the padding: ids [B*R, T] -> logits [M, V] and the M targets."""
     real = ids[:, 1:] != PAD
     return captioner(images, ids[:, :-1], at=real), ids[:, 1:][real]
 
 
-def objective(model, images, ids: Tensor, config: TrainConfig, teacher=None,
-              weights: tuple[float, float] = (1.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of one batch, and what it was computed from: logits [M, V] and the M words that were due.
+def objective(model, batch: Batch, config: TrainConfig, teacher=None) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of one batch, and what it was computed from: logits [M, V] and the M targets.
+
+    ``batch.loss_scales`` weigh it where the batch is part of a larger one: the first a mean over words, the second one
+    over pictures. Tokens that a predictor keeps count by pictures.
 
     Args:
         model: the captioner in training.
-        teacher: the captioner that a fine-tuning run started from, frozen and unpruned (``start.load_teacher``).
-        weights: how much a mean over words counts, and one over pictures, where the batch is part of a larger one
-            (``Batch.weights``). Tokens that a predictor keeps count by pictures.
+        teacher: the captioner that a fine-tuning run started from, frozen and unpruned (``build.load_teacher``).
     """
-    words, pictures = weights
+    images, ids = batch
+    words, pictures = batch.loss_scales
     real = ids[:, 1:] != PAD
-    due = ids[:, 1:][real]
+    targets = ids[:, 1:][real]
     logits, tokens = model(images, ids[:, :-1], at=real, need_tokens=True)
-    loss = words * F.cross_entropy(logits, due, label_smoothing=config.label_smoothing)
+    loss = words * F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
     if tokens.shares is not None:
         loss = loss + pictures * config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
     if teacher is not None:
         with torch.no_grad():
-            expected, seen = teacher(images, ids[:, :-1], at=real, need_tokens=True)
+            expected, whole = teacher(images, ids[:, :-1], at=real, need_tokens=True)
         loss = loss + words * config.word_weight * word_loss(logits, expected)
-        loss = loss + pictures * config.feature_weight * feature_loss(tokens, seen)
-    return loss, logits, due
+        loss = loss + pictures * config.feature_weight * feature_loss(tokens, whole)
+    return loss, logits, targets
 
 
 def ratio_loss(shares: Tensor, targets: tuple[float, ...]) -> Tensor:

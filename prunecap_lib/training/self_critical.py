@@ -4,7 +4,7 @@ Self-critical sequence training (Rennie et al. 2017), the second stage after tra
 
     loss = -mean over samples of (reward - baseline) * log p(sample)
 
-    reward = CIDEr-D of the sample                                                          (``evaluation.reward``)
+    reward = CIDEr-D of the sample                                                          (``evaluation.cider``)
     baseline = mean reward of the picture's other samples (Luo 2020), or that of its greedy caption (Rennie et al.)
 
 The words that count are those of ``text.tokenize``, where the published metric takes Penn Treebank's through Java; word
@@ -20,7 +20,6 @@ Shapes: B pictures, R samples per picture, T words, M words written in all, V vo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from ..errors import InputError
 from ..evaluation.cider import LENGTH_SIGMA, ORDERS, CiderD
 from ..text import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
 from ..tokens import VisualTokens
-from .batches import Batch, Batches, Part
+from .batches import Batch
 from .config import TrainConfig
 from .objective import ratio_loss
 
@@ -42,22 +41,8 @@ _KNOWN = 0.7
 """Share of the references' words that a captioner must at least know: below it, it speaks of something else."""
 
 
-class SampledBatches(Batches):
-    """Batches whose ``ids`` are no captions but tickets [B, 2]: each picture's position, and a seed for its samples.
-
-    A picture's samples follow from its seed alone. The seeds are drawn for the whole step: they follow from the run's
-    seed and the step, and go where the pictures go.
-    """
-
-    def __getitem__(self, part: Part) -> Batch:
-        seeds = torch.randint(2**62, (len(part.pictures),), generator=torch.Generator().manual_seed(part.seed))
-        tickets = torch.stack([torch.tensor(part.pictures), seeds], dim=1)
-        batch = super().__getitem__(part)
-        return replace(batch, ids=tickets[batch.shown])
-
-
 class SelfCritical:
-    """The objective of a run on ``SampledBatches``, called as ``objective`` is.
+    """The objective of a self-critical run, called as ``objective`` is.
 
     Raises InputError where the captioner does not know most of the words in the references, or where a picture's
     references cannot be scored (see ``CiderD``).
@@ -70,26 +55,27 @@ class SelfCritical:
         self.score = CiderD([[self._words(caption, ended=True) for caption in picture] for picture in captions])
         self.rewards: list[float] = []
 
-    def __call__(self, model, images, tickets: Tensor, config: TrainConfig, teacher=None,
-                 weights: tuple[float, float] = (1.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, model, batch: Batch, config: TrainConfig, teacher=None) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of one batch; the samples' logits [M, V] and their M words. There is no teacher.
 
-        Of ``weights`` (see ``Batch``) the second counts: all means are over pictures.
+        Of the batch's captions none is used, and of its ``loss_scales`` the second: all means are over pictures.
         """
         from accelerate.utils import extract_model_from_parallel
-        images, ids, greedy = draw(extract_model_from_parallel(model), images, tickets[:, 1].tolist(), config)
-        pictures = tickets[:, 0].tolist()
+        captioner = extract_model_from_parallel(model)
+        images, ids, greedy = sample_captions(captioner, batch.images, sample_seeds(batch), config)
+        pictures = [batch.key.pictures[row] for row in batch.source_rows]
         reward = self.reward(pictures, ids)
         self.rewards.append(reward.mean().item())
-        advantage = reward - (others_mean(reward) if greedy is None else self.reward(pictures, greedy))
+        baseline = leave_one_out_baseline(reward) if greedy is None else self.reward(pictures, greedy)
         rows = torch.cat([torch.full_like(ids[..., :1], BOS), ids], dim=-1).flatten(0, 1)       # [B*R, 1+T]
         real = rows[:, 1:] != PAD
-        due = rows[:, 1:][real]
+        targets = rows[:, 1:][real]
         logits, tokens = model(images, rows[:, :-1], at=real, need_tokens=True)
-        loss = policy_loss(logits, due, real, advantage.flatten().to(logits.device), config.max_words + 1)
+        advantage = (reward - baseline).flatten().to(logits.device)
+        loss = policy_loss(logits, targets, real, advantage, config.max_words + 1)
         if tokens.shares is not None:
             loss = loss + config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
-        return weights[1] * loss, logits, due
+        return batch.loss_scales[1] * loss, logits, targets
 
     def reward(self, pictures: Sequence[int], ids: Tensor) -> Tensor:
         """CIDEr-D of captions as they were drawn, ids [B, R, T] of the pictures at these positions -> [B, R]."""
@@ -97,10 +83,10 @@ class SelfCritical:
                     for rows in ids.tolist()]
         return torch.from_numpy(self.score(pictures, captions)).float()
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """For the log: the mean reward of this process's samples since the last time this was asked."""
-        seen, self.rewards = self.rewards, []
-        return {"reward": float(np.mean(seen))}
+        rewards, self.rewards = self.rewards, []
+        return {"reward": float(np.mean(rewards))}
 
     def _words(self, caption: str, *, ended: bool) -> list[str]:
         words = tokenize(caption)
@@ -108,9 +94,16 @@ class SelfCritical:
         return words + [SPECIALS[EOS]] if words and ended and self.config.reward_eos else words
 
 
+def sample_seeds(batch: Batch) -> list[int]:
+    """A seed for each picture's samples. They are drawn for the whole step and go where the pictures go, so that it
+    does not matter how the step is shared out."""
+    generator = torch.Generator().manual_seed(batch.key.seed)
+    return torch.randint(2**62, (len(batch.key.pictures),), generator=generator)[batch.source_rows].tolist()
+
+
 @torch.no_grad()
-def draw(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[int],
-         config: TrainConfig) -> tuple[Tensor | VisualTokens, Tensor, Tensor | None]:
+def sample_captions(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[int],
+                    config: TrainConfig) -> tuple[Tensor | VisualTokens, Tensor, Tensor | None]:
     """Samples of each picture, and its greedy caption where that is the baseline.
 
     Args: seeds: one a picture; its samples follow from it alone.
@@ -123,9 +116,9 @@ def draw(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[in
     with autocast(config.precision, captioner.device):
         tokens = images if isinstance(images, VisualTokens) else captioner.encode(images)
         memory, _ = captioner.look(tokens)
-        numbers = torch.stack([torch.rand(config.samples, T, generator=torch.Generator().manual_seed(seed))
-                               for seed in seeds])
-        written = [decoding.sample(captioner.decoder, memory, numbers.to(memory.device))]
+        uniforms = torch.stack([torch.rand(config.samples, T, generator=torch.Generator().manual_seed(seed))
+                                for seed in seeds])
+        written = [decoding.sample(captioner.decoder, memory, uniforms.to(memory.device))]
         if config.baseline == "greedy":
             written.append(decoding.greedy(captioner.decoder, memory, max_length=T))
     captioner.train()
@@ -134,7 +127,7 @@ def draw(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[in
     return tokens if captioner.config.frozen_encoder else images, ids, greedy[0] if greedy else None
 
 
-def others_mean(reward: Tensor) -> Tensor:
+def leave_one_out_baseline(reward: Tensor) -> Tensor:
     """Each sample's baseline: the mean reward of the picture's other samples, [B, R] -> [B, R].
 
     Its own reward must not be in it. Were it, the gradient would only be smaller by (R - 1) / R; so this is the base
@@ -143,20 +136,20 @@ def others_mean(reward: Tensor) -> Tensor:
     return (reward.sum(dim=1, keepdim=True) - reward) / (reward.shape[1] - 1)
 
 
-def policy_loss(logits: Tensor, due: Tensor, real: Tensor, advantage: Tensor, longest: int) -> Tensor:
+def policy_loss(logits: Tensor, targets: Tensor, real: Tensor, advantage: Tensor, longest: int) -> Tensor:
     """-mean over captions of advantage * log p(caption), divided by the words of the ``longest`` caption there may be.
 
     That is a constant. A mean over each caption's own words would make long bad captions cheap, and one over the words
     of the batch would depend on how a step is shared out.
 
     Args:
-        logits: [M, V] of the M words written, due [M].
+        logits: [M, V] of the M words written, targets [M].
         real: bool [B*R, T], where they stand.
         advantage: [B*R]
     """
-    never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    never[decoding.NEVER_WRITTEN] = True  # as when they were drawn
-    log_prob = -F.cross_entropy(logits.float().masked_fill(never, float("-inf")), due, reduction="none")
+    suppressed = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    suppressed[decoding.NEVER_WRITTEN] = True  # as when they were drawn
+    log_prob = -F.cross_entropy(logits.float().masked_fill(suppressed, float("-inf")), targets, reduction="none")
     weight = advantage[:, None].expand_as(real)[real]
     return -(weight * log_prob).sum() / (len(real) * longest)
 

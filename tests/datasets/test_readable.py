@@ -77,7 +77,7 @@ def test_workers_count_together(source):
 def test_batches_show_the_stand_in_with_its_own_captions(source):
     from prunecap_lib import TrainConfig
     from prunecap_lib.training.batches import Batches
-    from prunecap_lib.training.start import new_captioner
+    from prunecap_lib.training.build import new_captioner
 
     config = TrainConfig(encoder="convnext", image_size=32, captions_per_image=1, batch_size=2, max_unreadable=0.1,
                          d_model=16, layers=1, heads=2, ffn=16)

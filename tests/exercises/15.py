@@ -30,7 +30,7 @@ hold(check_clip, clip, wrong={
 def in_parts(captioner, halves, share, reduction="mean"):
     whole = 0.0
     for images, ids in halves:
-        loss = F.cross_entropy(*next_words(captioner, images, ids), reduction=reduction) * share(halves)
+        loss = F.cross_entropy(*masked_logits_and_targets(captioner, images, ids), reduction=reduction) * share(halves)
         loss.backward()
         whole += loss.item()
     return whole

@@ -3,8 +3,8 @@
 from contextlib import contextmanager
 from unittest import mock
 
-from prunecap_lib.training import loop
-from prunecap_lib.training.start import first_captioner
+from prunecap_lib.training import run
+from prunecap_lib.training.build import initial_captioner
 
 
 def in_double(captioner):
@@ -16,5 +16,5 @@ def in_double(captioner):
 @contextmanager
 def trained_in_double():
     """Runs that begin here compute in float64. Runs that go on from a checkpoint do not."""
-    with mock.patch.object(loop, "first_captioner", lambda *arguments: in_double(first_captioner(*arguments))):
+    with mock.patch.object(run, "initial_captioner", lambda *arguments: in_double(initial_captioner(*arguments))):
         yield

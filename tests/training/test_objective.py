@@ -9,8 +9,9 @@ from torch.distributions import Categorical, kl_divergence
 
 from prunecap_lib import TrainConfig, VisualTokens
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.training.objective import feature_loss, next_words, objective, ratio_loss, word_loss
-from prunecap_lib.training.start import new_captioner
+from prunecap_lib.training.batches import Batch
+from prunecap_lib.training.build import new_captioner
+from prunecap_lib.training.objective import feature_loss, masked_logits_and_targets, objective, ratio_loss, word_loss
 
 
 def test_ratio_loss_is_the_squared_distance_of_each_picture():
@@ -49,16 +50,17 @@ def step():
                          schedule=Schedule((2,), (0.5,), "predictor"))
     student = new_captioner(config, [["a cat on a mat"]]).train()
     teacher = new_captioner(replace(config, schedule=None), [["a cat on a mat"]]).eval()
-    return student, teacher, torch.randn(2, 3, 64, 64), torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0]]), config
+    ids = torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0]])
+    return student, teacher, Batch(torch.randn(2, 3, 64, 64), ids), config
 
 
 def test_objective_is_the_weighted_sum(step):
-    student, teacher, images, ids, config = step
+    student, teacher, batch, config = step
 
     def loss(teacher=teacher, **weights):
         torch.manual_seed(1)
         off = dict(ratio_weight=0.0, word_weight=0.0, feature_weight=0.0)
-        return objective(student, images, ids, replace(config, **off | weights), teacher)[0]
+        return objective(student, batch, replace(config, **off | weights), teacher)[0]
 
     words = loss()
     extra = sum(weight * (loss(**{name: 1.0}) - words) for name, weight in
@@ -69,16 +71,16 @@ def test_objective_is_the_weighted_sum(step):
 
 
 def objective_of(step):
-    student, teacher, images, ids, config = step
+    student, teacher, batch, config = step
     torch.manual_seed(1)
-    return objective(student, images, ids, config, teacher)[0]
+    return objective(student, batch, config, teacher)[0]
 
 
 def test_without_teacher_and_predictor_it_is_the_next_words_cross_entropy(step):
-    _, captioner, images, ids, config = step
-    loss, logits, due = objective(captioner, images, ids, replace(config, schedule=None, label_smoothing=0.1))
-    expected, words = next_words(captioner, images, ids)
-    assert torch.equal(due, words) and torch.equal(logits, expected)
+    _, captioner, batch, config = step
+    loss, logits, targets = objective(captioner, batch, replace(config, schedule=None, label_smoothing=0.1))
+    expected, words = masked_logits_and_targets(captioner, *batch)
+    assert torch.equal(targets, words) and torch.equal(logits, expected)
     assert_close(loss, torch.nn.functional.cross_entropy(expected, words, label_smoothing=0.1))
 
 

@@ -12,8 +12,8 @@ from prunecap_lib import TrainConfig, train
 from prunecap_lib.costs.memory import precision_on
 from prunecap_lib.devices import autocast
 from prunecap_lib.errors import CheckpointError, InputError
-from prunecap_lib.training import processes
-from prunecap_lib.training.machine import precision_line, settle_precision
+from prunecap_lib.training import setup
+from prunecap_lib.training.setup import precision_line, settle_precision
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def native(monkeypatch):
     """native(True): this machine has bf16 of its own, says the test."""
     def say(answer):
-        for module in ("training.machine", "costs.memory"):
+        for module in ("training.setup", "costs.memory"):
             monkeypatch.setattr(f"prunecap_lib.{module}.native_bf16", lambda device: answer)
     return say
 
@@ -77,6 +77,6 @@ def test_processes_on_unlike_devices_are_refused():
     found = torch.tensor([[3.0, 1.0], [3.0, 0.0]])
     two = SimpleNamespace(num_processes=2, device=CPU, gather=lambda own: found)
     with pytest.raises(InputError, match="choose one precision for all"):
-        processes.check_same_start(two, 3, TrainConfig(precision="bf16"), "run")
+        setup.check_same_start(two, 3, TrainConfig(precision="bf16"), "run")
     found = torch.tensor([[3.0, 1.0], [3.0, 1.0]])
-    processes.check_same_start(two, 3, TrainConfig(precision="bf16"), "run")
+    setup.check_same_start(two, 3, TrainConfig(precision="bf16"), "run")

@@ -19,8 +19,8 @@ from prunecap_lib.datasets.shards.build import ShardSettings, build_shards
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.text import PAD
 from prunecap_lib.training.batches import Batches, open_split
-from prunecap_lib.training.monitor import CLOCKS
-from prunecap_lib.training.start import new_captioner
+from prunecap_lib.training.build import new_captioner
+from prunecap_lib.training.run_log import CLOCKS
 
 pytestmark = pytest.mark.slow
 
@@ -171,9 +171,9 @@ def test_parts_share_out_pictures_captions_and_crops():
         rows = [[i for i in row.tolist() if i != PAD] for part in mine for row in part.ids]
         assert rows == [[i for i in row.tolist() if i != PAD] for row in batch.ids]
         due = torch.tensor([(part.ids[:, 1:] != PAD).sum() for part in mine]).double()
-        assert_close(torch.tensor([part.weights[0] for part in mine]), (4 * due / due.sum()).float())
+        assert_close(torch.tensor([part.loss_scales[0] for part in mine]), (4 * due / due.sum()).float())
         words += len(set(due.tolist())) > 1
-        assert batch.weights == (1.0, 1.0) and {part.weights[1] for part in mine} == {1.0}
+        assert batch.loss_scales == (1.0, 1.0) and {part.loss_scales[1] for part in mine} == {1.0}
     assert words  # parts do differ in their number of words, or this would have proved nothing
 
 

@@ -9,11 +9,10 @@ from test_training import same, timeless, tiny, weights
 
 from prunecap_lib import Captioner, train
 from prunecap_lib.evaluation import evaluate
-from prunecap_lib.training import epoch_end, loop
+from prunecap_lib.training import run
 from prunecap_lib.training.batches import open_split
-from prunecap_lib.training.progress import epochs_kept, is_best, scores
-from prunecap_lib.training.start import new_captioner
-from prunecap_lib.training.validation import writing
+from prunecap_lib.training.build import new_captioner
+from prunecap_lib.training.validation import epochs_kept, is_best, scores, writing
 
 
 def recipe(out, **changes):
@@ -65,7 +64,7 @@ def test_the_encoder_learns_at_its_own_rate(tmp_path):
 @pytest.mark.parametrize("stop", [3, 5, 6])
 def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken, stop):
     """Before the first checkpoint, right after it, and in the middle of the fourth epoch."""
-    config, plain, seen = recipe(tmp_path / "broken"), loop.objective, []
+    config, plain, seen = recipe(tmp_path / "broken"), run.objective, []
 
     def power_cut(*arguments):
         seen.append(None)
@@ -73,7 +72,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(loop, "objective", power_cut)
+    monkeypatch.setattr(run, "objective", power_cut)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     monkeypatch.undo()
@@ -100,7 +99,7 @@ def test_captions_say_which_epoch_was_best_and_when_to_stop(tmp_path, monkeypatc
         asked.append(weights(captioner))
         return given[len(asked)]
 
-    monkeypatch.setattr(epoch_end, "caption_score", score)
+    monkeypatch.setattr(run, "caption_score", score)
     result = train(config)
     assert scores(result.history, config) == [0.2, 0.5, 0.4, 0.5]
     assert same(weights(Captioner.load(result.out / "best")), asked[1])

@@ -15,17 +15,17 @@ from prunecap_lib.decoding import NEVER_WRITTEN
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.text import EOS, Vocabulary
-from prunecap_lib.training import loop
-from prunecap_lib.training.batches import open_split
+from prunecap_lib.training import run
+from prunecap_lib.training.batches import Batch, Batches, MicroBatchKey, open_split
+from prunecap_lib.training.build import initial_captioner, new_captioner
 from prunecap_lib.training.self_critical import (
-    SampledBatches,
     SelfCritical,
-    draw,
-    others_mean,
+    leave_one_out_baseline,
     policy_loss,
     reward_signature,
+    sample_captions,
+    sample_seeds,
 )
-from prunecap_lib.training.start import first_captioner, new_captioner
 
 CAPTIONS = [["a red dog runs", "a dog runs on the grass"], ["two cats sleep", "the cats sleep on a mat"],
             ["a bird sings", "a small bird sings on the roof"], ["the boat is blue", "a blue boat on the sea"]]
@@ -58,7 +58,7 @@ def same(first, second):
 
 def test_the_baseline_is_the_mean_of_the_others():
     reward = torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]])
-    assert others_mean(reward).tolist() == [[4.0, 3.5, 1.5], [3.0, 3.0, 3.0]]
+    assert leave_one_out_baseline(reward).tolist() == [[4.0, 3.5, 1.5], [3.0, 3.0, 3.0]]
 
 
 def test_the_loss_is_the_samples_log_probability_times_its_advantage():
@@ -78,6 +78,12 @@ def test_the_loss_is_the_samples_log_probability_times_its_advantage():
 
 
 @pytest.mark.slow
+def batch_of(images, pictures, seed=0):
+    """A batch of these pictures, whose captions do not count."""
+    key = MicroBatchKey(seed, list(pictures), 0)
+    return Batch(images, torch.empty(0), key, list(range(len(key.pictures))))
+
+
 @pytest.mark.parametrize("baseline", ["others", "greedy"])
 def test_steps_raise_the_reward(baseline):
     """Four pictures, and nothing but rewards: samples must come to be like the references."""
@@ -86,15 +92,14 @@ def test_steps_raise_the_reward(baseline):
     captioner = new_captioner(config, CAPTIONS).train()
     critic = SelfCritical(CAPTIONS, captioner.vocabulary, config)
     optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-2)
-    look, rewards = VisualTokens.full(torch.randn(4, 16, captioner.encoder.channels), (4, 4)), []
+    tokens, rewards = VisualTokens.full(torch.randn(4, 16, captioner.encoder.channels), (4, 4)), []
     for step in range(80):
-        tickets = torch.tensor([[i, 100 * step + i] for i in range(4)])
-        loss, logits, due = critic(captioner, look, tickets, config)
-        assert logits.shape == (len(due), len(captioner.vocabulary))
+        loss, logits, targets = critic(captioner, batch_of(tokens, range(4), seed=step), config)
+        assert logits.shape == (len(targets), len(captioner.vocabulary))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        rewards.append(critic.figures()["reward"])
+        rewards.append(critic.metrics()["reward"])
     assert sum(rewards[-10:]) > 2.5 * sum(rewards[:10]) > 0
 
 
@@ -103,67 +108,72 @@ def test_steps_raise_the_reward(baseline):
 @pytest.mark.slow
 def test_a_pictures_samples_follow_from_its_seed_alone(start):
     config = tiny(start=start, scorer="pilot", prune_ratio=0.5, dropout=0.5)
-    captioner = in_double(first_captioner(config, CAPTIONS).train())
+    captioner = in_double(initial_captioner(config, CAPTIONS).train())
     images, seeds, modes = torch.randn(4, 3, 32, 32), [3, 1, 4, 1], []
     encode = captioner.encoder.encode
     captioner.encoder.encode = lambda *a, **k: modes.append(captioner.encoder.training) or encode(*a, **k)
-    _, together, greedy = draw(captioner, images, seeds, config)
+    _, together, greedy = sample_captions(captioner, images, seeds, config)
     assert together.shape[:2] == (4, 3) and together.shape[2] <= config.max_words + 1 and greedy is None
-    _, alone, _ = draw(captioner, images[2:3], seeds[2:3], config)
+    _, alone, _ = sample_captions(captioner, images[2:3], seeds[2:3], config)
     assert torch.equal(together[2, :, : alone.shape[2]], alone[0])
     assert modes and not any(modes), "captions are drawn in evaluation mode"
-    _, other, _ = draw(captioner, images[2:3], [5], config)
+    _, other, _ = sample_captions(captioner, images[2:3], [5], config)
     assert other.shape != alone.shape or not torch.equal(other, alone)
     assert captioner.training and captioner.decoder.training
 
 
 def test_a_part_of_a_step_counts_by_its_pictures(start):
     config = tiny(start=start, scorer="pilot", dropout=0.0)
-    captioner = first_captioner(config, CAPTIONS).train()
+    captioner = initial_captioner(config, CAPTIONS).train()
     critic = SelfCritical(open_split(config, "train", 16).captions, captioner.vocabulary, config)
-    images, tickets = torch.randn(2, 3, 32, 32), torch.tensor([[0, 1], [5, 2]])
-    whole, half = (critic(captioner, images, tickets, config, None, weights)[0] for weights in ((1, 1), (3, 0.5)))
+    batch = batch_of(torch.randn(2, 3, 32, 32), [0, 5])
+    whole, half = (critic(captioner, replace(batch, loss_scales=scales), config)[0] for scales in ((1, 1), (3, 0.5)))
     assert whole != 0
     assert_close(half, whole / 2)
 
 
 def test_a_frozen_encoder_runs_once(start, monkeypatch):
     config = tiny(start=start, freeze_encoder=True)
-    captioner, looks = first_captioner(config, CAPTIONS).train(), []
+    captioner, looks = initial_captioner(config, CAPTIONS).train(), []
     encode = captioner.encoder.encode
     monkeypatch.setattr(captioner.encoder, "encode", lambda *a, **k: looks.append(None) or encode(*a, **k))
     critic = SelfCritical(open_split(config, "train", 16).captions, captioner.vocabulary, config)
-    loss, *_ = critic(captioner, torch.randn(2, 3, 32, 32), torch.tensor([[0, 1], [5, 2]]), config)
+    loss, *_ = critic(captioner, batch_of(torch.randn(2, 3, 32, 32), [0, 5]), config)
     loss.backward()
     assert len(looks) == 1
     assert all(p.grad is None for p in captioner.encoder.parameters())
     assert captioner.projection.linear.weight.grad.abs().sum() > 0
 
 
-def test_batches_name_their_pictures(start):
+def pictures_and_seeds(batch):
+    """A ticket for each picture: its position, and the seed of its samples."""
+    return list(zip([batch.key.pictures[row] for row in batch.source_rows], sample_seeds(batch), strict=True))
+
+
+def test_samples_are_new_in_every_epoch(start):
     config = tiny(start=start)
     dataset = open_split(config, "train", config.limit)
-    batches = SampledBatches(dataset, captioner := first_captioner(config, CAPTIONS), config)
+    batches = Batches(dataset, captioner := initial_captioner(config, CAPTIONS), config)
     first, second = (list(batches.epoch(epoch)) for epoch in (0, 1))
-    for images, tickets in first:
-        expected = torch.stack([captioner.preprocessing(dataset.image(i)) for i in tickets[:, 0]])
-        assert_close(images, expected)
-    seeds = torch.cat([tickets[:, 1] for _, tickets in first + second]).tolist()
-    assert sorted(torch.cat([tickets[:, 0] for _, tickets in first]).tolist()) == list(range(16))
-    assert len(set(seeds)) == 32, "a picture's samples must be new in every epoch"
+    for batch in first:
+        expected = torch.stack([captioner.preprocessing(dataset.image(i)) for i, _ in pictures_and_seeds(batch)])
+        assert_close(batch.images, expected)
+    found = [ticket for batch in first + second for ticket in pictures_and_seeds(batch)]
+    assert sorted(picture for picture, _ in found[:16]) == list(range(16))
+    assert len({seed for _, seed in found}) == 32, "a picture's samples must be new in every epoch"
 
 
 @pytest.mark.parametrize("processes, accumulate", [(2, 1), (1, 2), (2, 2)])
 def test_a_step_draws_the_same_however_it_is_shared_out(start, processes, accumulate):
     config = tiny(start=start, batch_size=8 // processes // accumulate, accumulate=accumulate, limit=15)
-    dataset, captioner = open_split(config, "train", config.limit), first_captioner(config, CAPTIONS)
-    whole = [batch.ids.tolist() for batch in SampledBatches(dataset, captioner, replace(
+    dataset, captioner = open_split(config, "train", config.limit), initial_captioner(config, CAPTIONS)
+    whole = [pictures_and_seeds(batch) for batch in Batches(dataset, captioner, replace(
         config, batch_size=8, accumulate=1)).epoch(0, drop_last=False)]
-    shares = [list(SampledBatches(dataset, captioner, config, process=i, processes=processes).epoch(0, drop_last=False))
+    shares = [list(Batches(dataset, captioner, config, process=i, processes=processes).epoch(0, drop_last=False))
               for i in range(processes)]
     for step, tickets in enumerate(whole):
         parts = [share[step * accumulate + i] for i in range(accumulate) for share in shares]
-        assert [ticket for part in parts for ticket in part.ids.tolist() if part.weights[1]] == tickets
+        assert [ticket for part in parts for ticket in pictures_and_seeds(part) if part.loss_scales[1]] == tickets
 
 
 @pytest.mark.slow
@@ -269,5 +279,5 @@ def test_the_command_tells_the_best_by_its_captions(tmp_path, monkeypatch, capsy
 
 
 def test_there_is_no_teacher(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "load_teacher", lambda config: pytest.fail("a second stage has none"))
+    monkeypatch.setattr(run, "load_teacher", lambda config: pytest.fail("a second stage has none"))
     train(tiny(tmp_path, start=start, epochs=1))

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, cli, costs, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError, TrainingStopped
-from prunecap_lib.training import loop, outcome, state, stopping
-from prunecap_lib.training.log import Log
-from prunecap_lib.training.monitor import CLOCKS
-from prunecap_lib.training.stopping import StopSignals
+from prunecap_lib.training import resume, run, signals, step
+from prunecap_lib.training.run_log import CLOCKS, Log
+from prunecap_lib.training.signals import StopSignals
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(limit=16, batch_size=4, epochs=2, image_size=32, d_model=16, layers=1, heads=2, ffn=32,
@@ -36,7 +35,7 @@ def unbroken(tmp_path_factory):
 
 def before_step(monkeypatch, number, act):
     """Call ``act`` before the objective is asked for the numberth time."""
-    plain, seen = loop.objective, []
+    plain, seen = run.objective, []
 
     def watched(*arguments):
         seen.append(None)
@@ -44,7 +43,7 @@ def before_step(monkeypatch, number, act):
             act()
         return plain(*arguments)
 
-    monkeypatch.setattr(loop, "objective", watched)
+    monkeypatch.setattr(run, "objective", watched)
 
 
 def check_same(resumed, unbroken):
@@ -71,7 +70,7 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path, monkeypatch, unbroken, num
 
 def test_a_second_signal_acts_at_once(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
     with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # passed on by the launcher: the same Ctrl-C
@@ -129,7 +128,7 @@ def test_kill_nine(tmp_path):
 
 
 def test_a_full_disk_keeps_the_checkpoint(tmp_path, monkeypatch, unbroken):
-    config, plain, seen = replace(TINY, out=str(tmp_path), save_steps=1), state._write_state, []
+    config, plain, seen = replace(TINY, out=str(tmp_path), save_steps=1), resume._write_state, []
 
     def full(*arguments):
         seen.append(None)
@@ -137,7 +136,7 @@ def test_a_full_disk_keeps_the_checkpoint(tmp_path, monkeypatch, unbroken):
             raise OSError(28, "No space left on device")
         plain(*arguments)
 
-    monkeypatch.setattr(state, "_write_state", full)
+    monkeypatch.setattr(resume, "_write_state", full)
     with pytest.raises(CheckpointError, match="No space left on device.*Free some space"):
         train(config)
     assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["step"] == 2
@@ -147,14 +146,14 @@ def test_a_full_disk_keeps_the_checkpoint(tmp_path, monkeypatch, unbroken):
 
 def test_a_bad_batch_is_saved_as_the_captioner_got_it(tmp_path, monkeypatch):
     config = replace(TINY, out=str(tmp_path), augment=True, accumulate=2, save_steps=1)
-    plain, seen = loop.objective, []
+    plain, seen = run.objective, []
 
-    def poisoned(model, images, ids, *more):
-        loss, logits, due = plain(model, images, ids, *more)
-        seen.append((images.clone(), ids.clone()))
-        return (loss * float("inf") if len(seen) == 3 else loss), logits, due  # the second step's first part
+    def poisoned(model, batch, *more):
+        loss, logits, targets = plain(model, batch, *more)
+        seen.append((batch.images.clone(), batch.ids.clone()))
+        return (loss * float("inf") if len(seen) == 3 else loss), logits, targets  # the second step's first part
 
-    monkeypatch.setattr(loop, "objective", poisoned)
+    monkeypatch.setattr(run, "objective", poisoned)
     with pytest.raises(TrainingError, match=r"the loss is inf at step 1; the batch is saved in .*bad_batch_1.json"):
         train(config)
     saved = load_file(tmp_path / "bad_batch_1.safetensors")
@@ -169,9 +168,9 @@ def test_a_full_disk_does_not_hide_that_the_loss_is_no_number(tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(outcome, "save_bad_batch", full)
-    plain = loop.objective
-    monkeypatch.setattr(loop, "objective", lambda *a: (plain(*a)[0] * float("nan"), *plain(*a)[1:]))
+    monkeypatch.setattr(step, "save_bad_batch", full)
+    plain = run.objective
+    monkeypatch.setattr(run, "objective", lambda *a: (plain(*a)[0] * float("nan"), *plain(*a)[1:]))
     with pytest.raises(TrainingError, match="the loss is nan at step 0; the batch could not be saved .*No space left"):
         train(replace(TINY, out=str(tmp_path)))
 
@@ -182,7 +181,7 @@ def test_a_state_that_lacks_something_is_named(tmp_path, lacks):
     del held[lacks]
     (tmp_path / "state.json").write_text(json.dumps(held))
     with pytest.raises(CheckpointError, match=f"state.json: .*{lacks}"):
-        state.read_state(tmp_path)
+        resume.read_state(tmp_path)
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_weights_move(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from test_training import tiny
 
 from prunecap_lib import train
 from prunecap_lib.errors import InputError
-from prunecap_lib.training.tracking import check_tracker
+from prunecap_lib.training.run_log import check_tracker
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_tensorboard_is_told_what_the_log_is_told(tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("prunecap_lib.training.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("prunecap_lib.training.run_log.find_spec", lambda name: None)
     for name in ("tensorboard", "wandb", "mlflow"):
         with pytest.raises(InputError, match=f"{name} is not installed; pip install"):
             train(tiny(tmp_path / name, tracker=name))

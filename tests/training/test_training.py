@@ -12,13 +12,12 @@ from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError
 from prunecap_lib.files import alone
 from prunecap_lib.text import PAD
-from prunecap_lib.training import loop
+from prunecap_lib.training import run
 from prunecap_lib.training.batches import Batches, open_split
-from prunecap_lib.training.loop import learning_rate
-from prunecap_lib.training.monitor import CLOCKS
-from prunecap_lib.training.objective import next_words
-from prunecap_lib.training.start import new_captioner
-from prunecap_lib.training.state import LOCK, RUN
+from prunecap_lib.training.build import learning_rate, new_captioner
+from prunecap_lib.training.objective import masked_logits_and_targets
+from prunecap_lib.training.resume import LOCK, RUN
+from prunecap_lib.training.run_log import CLOCKS
 
 
 def tiny(out, **changes):
@@ -72,7 +71,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
     """Stopped in the middle of the third epoch, with a random scorer and random crops."""
     config = tiny(tmp_path / "broken", augment=augment)
     expected = train(replace(config, out=str(tmp_path / "whole"))) if augment else unbroken
-    plain, seen = loop.objective, []
+    plain, seen = run.objective, []
 
     def stop_at_step_six(*arguments):
         seen.append(None)
@@ -80,7 +79,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, unbroken
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(loop, "objective", stop_at_step_six)
+    monkeypatch.setattr(run, "objective", stop_at_step_six)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     monkeypatch.undo()
@@ -132,14 +131,14 @@ def test_another_runs_folder_is_refused(unbroken):
 
 def test_nan_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     config = tiny(tmp_path / "nan")
-    plain, seen = loop.objective, []
+    plain, seen = run.objective, []
 
     def poisoned(*arguments):
-        loss, logits, due = plain(*arguments)
+        loss, logits, targets = plain(*arguments)
         seen.append(None)
-        return (loss * float("nan") if len(seen) == 4 else loss), logits, due
+        return (loss * float("nan") if len(seen) == 4 else loss), logits, targets
 
-    monkeypatch.setattr(loop, "objective", poisoned)
+    monkeypatch.setattr(run, "objective", poisoned)
     with pytest.raises(TrainingError, match="nan at step 3"):
         train(config)
     assert Captioner.load(config.folder / "checkpoint").config.encoder == "convnext"
@@ -203,12 +202,12 @@ def test_batches_give_each_picture_once_and_its_own_captions(tmp_path):
 
 
 def test_padding_costs_nothing(tmp_path):
-    """next_words gives the logits of the real positions, and the words that were due there."""
+    """masked_logits_and_targets gives the logits of the real positions, and the words that were due there."""
     config = tiny(tmp_path, scorer="pilot")
     dataset = open_split(config, "train", config.limit)
     captioner = new_captioner(config, dataset.captions).eval()
     images, ids = next(iter(Batches(dataset, captioner, config).epoch(0)))
-    logits, due = next_words(captioner, images, ids)
+    logits, due = masked_logits_and_targets(captioner, images, ids)
     full = captioner(images, ids[:, :-1])
     real = ids[:, 1:] != PAD
     assert_close(logits, full[real])

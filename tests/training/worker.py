@@ -16,7 +16,7 @@ from doubles import trained_in_double
 
 from prunecap_lib import TrainConfig, train
 from prunecap_lib.errors import PrunecapError, TrainingStopped
-from prunecap_lib.training import loop
+from prunecap_lib.training import run as runs
 from prunecap_lib.training.objective import objective
 
 
@@ -31,10 +31,10 @@ def main(path: str) -> None:
             seen.append(None)
             if len(seen) == interrupt and rank == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-            loss, logits, due = objective(*arguments)
-            return (loss * float("nan") if len(seen) == poison and rank == 1 else loss), logits, due
+            loss, logits, targets = objective(*arguments)
+            return (loss * float("nan") if len(seen) == poison and rank == 1 else loss), logits, targets
 
-        with mock.patch.object(loop, "objective", watched), trained_in_double() if double else nullcontext():
+        with mock.patch.object(runs, "objective", watched), trained_in_double() if double else nullcontext():
             try:
                 train(TrainConfig(**run))
             except TrainingStopped as stopped:

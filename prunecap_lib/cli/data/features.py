@@ -84,7 +84,7 @@ class FeaturesCommand(Computing):
     def frozen_encoder(self):
         from ...captioner import Captioner
         from ...training import TrainConfig
-        from ...training.start import new_encoder
+        from ...training.build import new_encoder
         if (self.checkpoint is None) == (self.encoder is None):
             raise InputError("whose features? Give either --checkpoint or --encoder with --encoder-weights")
         if self.checkpoint is not None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from prunecap_lib.training.monitor import CLOCKS, Monitor, peak_memory
+from prunecap_lib.training.run_log import CLOCKS, ThroughputMonitor, peak_memory
 
 
 def test_figures_follow_the_clock():
@@ -14,13 +14,13 @@ def test_figures_follow_the_clock():
             now += 1.0  # a second for the data
             yield None
 
-    monitor = Monitor(8, torch.device("cpu"), clock=lambda: now)
+    monitor = ThroughputMonitor(8, torch.device("cpu"), clock=lambda: now)
     found = []
     for i, _ in enumerate(monitor.watch(batches())):
         now += 3.0      # three for the step
         monitor.step()
         if i % 2:
-            found.append(monitor.figures(steps_left=10))
+            found.append(monitor.metrics(steps_left=10))
     for figures in found:
         assert figures["pictures_per_second"] == 2.0 and figures["data_wait"] == 0.25
         assert figures["seconds_left"] == 40.0 and figures["memory_gib"] > 0.01
@@ -29,12 +29,12 @@ def test_figures_follow_the_clock():
 
 def test_time_between_epochs_is_not_training():
     now = 0.0
-    monitor = Monitor(1, torch.device("cpu"), clock=lambda: now)
+    monitor = ThroughputMonitor(1, torch.device("cpu"), clock=lambda: now)
     now += 100.0  # a validation
     for _ in monitor.watch([None]):
         now += 2.0
         monitor.step()
-        assert monitor.figures(0)["pictures_per_second"] == 0.5
+        assert monitor.metrics(0)["pictures_per_second"] == 0.5
 
 
 def test_memory_is_this_processs():

@@ -5,7 +5,14 @@ import torch
 from test_training import tiny
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
-from prunecap_lib.training.progress import epochs_kept, is_best, keep, out_of_patience, places, scores
+from prunecap_lib.training.validation import (
+    checkpoint_folders,
+    epochs_kept,
+    is_best,
+    out_of_patience,
+    save_kept_epochs,
+    scores,
+)
 
 
 def log(key, *values):
@@ -40,10 +47,11 @@ def test_best_and_the_last_epochs_stay(tmp_path):
         lines.append({"val_loss": 1.0, "cider": cider})
         with torch.no_grad():
             captioner.projection.linear.bias.fill_(epoch)
-        keep(captioner, places(lines, epoch, config), epoch, config)
+        save_kept_epochs(captioner, checkpoint_folders(lines, epoch, config), epoch, config)
     assert [path.name for path in epochs_kept(config.folder)] == ["epoch_003", "epoch_004"]
     assert Captioner.load(config.folder / "best").projection.linear.bias[0] == 2
     plain = tiny(tmp_path / "plain")
-    assert places(lines[:1], 1, plain) == []  # who asks for nothing keeps the last checkpoint alone
-    keep(captioner, places([{"val_loss": 1.0, "cider": 0.1}], 1, config), 1, config)  # another run in the same folder
+    assert checkpoint_folders(lines[:1], 1, plain) == []  # who asks for nothing keeps the last checkpoint alone
+    again = checkpoint_folders([{"val_loss": 1.0, "cider": 0.1}], 1, config)  # another run in the same folder
+    save_kept_epochs(captioner, again, 1, config)
     assert [path.name for path in epochs_kept(config.folder)] == ["epoch_001"]

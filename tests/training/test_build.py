@@ -8,8 +8,8 @@ import torch
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.training import loop
-from prunecap_lib.training.start import first_captioner, load_teacher, new_captioner
+from prunecap_lib.training import run
+from prunecap_lib.training.build import initial_captioner, load_teacher, new_captioner
 
 SCHEDULE = Schedule((2,), (0.5,), "predictor")
 
@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize("name", ["plain", "predictor"])
 def test_weights_and_words_are_kept_and_predictors_are_fresh(checkpoint, name):
     config = tiny("unused", start=str(checkpoint / name), schedule=SCHEDULE, dropout=0.3)
-    before, captioner = Captioner.load(checkpoint / name), first_captioner(config, [["other words"]])
+    before, captioner = Captioner.load(checkpoint / name), initial_captioner(config, [["other words"]])
     assert captioner.vocabulary.words == before.vocabulary.words
     new = captioner.state_dict()
     assert all(torch.equal(new[key], value) for key, value in before.state_dict().items() if "predictor" not in key)
@@ -57,7 +57,7 @@ def test_the_teacher_sees_every_token_and_learns_nothing(checkpoint, name):
 def test_other_sizes_are_named(checkpoint):
     config = tiny("unused", start=str(checkpoint / "plain"), d_model=32, heads=4, max_words=40)
     with pytest.raises(InputError, match="d_model 16 there, 32 here; heads 2 there, 4 here; max_length 27.*40 here"):
-        first_captioner(config, [["a cat"]])
+        initial_captioner(config, [["a cat"]])
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_an_encoder_is_left_to_its_package_only_if_it_is_still_the_packages(tmp_
     if trained:
         torch.nn.init.ones_(next(before.encoder.parameters()))
     before.save(tmp_path / "before")
-    again = first_captioner(replace(config, start=str(tmp_path / "before"), freeze_encoder=True), [["a cat"]])
+    again = initial_captioner(replace(config, start=str(tmp_path / "before"), freeze_encoder=True), [["a cat"]])
     again.save(tmp_path / "again")
     loaded, expected = Captioner.load(tmp_path / "again").encoder.state_dict(), before.encoder.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in expected.items())
@@ -94,7 +94,7 @@ def test_impossible_settings_are_refused(changes, says):
 def test_a_predictors_run_interrupted_and_resumed_equals_unbroken(checkpoint, tmp_path, monkeypatch, start):
     config = tiny(tmp_path / "broken", schedule=SCHEDULE, start=start and str(checkpoint / start))
     whole = train(replace(config, out=str(tmp_path / "whole")))
-    plain, seen = loop.objective, []
+    plain, seen = run.objective, []
 
     def stop_at_the_last_step(*arguments):
         seen.append(None)
@@ -102,7 +102,7 @@ def test_a_predictors_run_interrupted_and_resumed_equals_unbroken(checkpoint, tm
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(loop, "objective", stop_at_the_last_step)
+    monkeypatch.setattr(run, "objective", stop_at_the_last_step)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     monkeypatch.undo()

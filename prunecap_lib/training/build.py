@@ -1,7 +1,8 @@
-"""What does a run begin with? A captioner that knows nothing, or one trained before, who then also is the teacher."""
+"""What a run begins with: a captioner, untrained or from a checkpoint (who is the teacher, too), and learning rates."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 
 from ..bytepairs import BytePairs
@@ -16,7 +17,7 @@ from .config import TrainConfig
 _FREE = {"prune_ratio", "scorer", "dropout", "frozen_encoder", "schedule", "max_length", "encoder_package"}
 
 
-def first_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
+def initial_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
     """What the first step finds: the checkpoint named by ``config.start``, or an untrained captioner."""
     return new_captioner(config, captions) if config.start is None else trained_captioner(config)
 
@@ -84,3 +85,24 @@ def load_teacher(config: TrainConfig) -> Captioner:
     teacher.config = replace(teacher.config, prune_ratio=0.0, schedule=None)
     teacher.encoder.set_schedule(None)
     return teacher.requires_grad_(False).eval()
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
+    """Linear warm-up, then half a cosine down to 1% of the peak (Loshchilov & Hutter 2017)."""
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return peak * (step + 1) / rise
+    progress = (step - rise) / max(1, total - rise)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def parameter_groups(captioner: Captioner, weight_decay: float, encoder_share: float = 1.0) -> list[dict]:
+    """Matrices decay; biases, norms and position tables do not.
+
+    Args: encoder_share: of the learning rate, what the encoder's parameters get; each group knows its "share".
+    """
+    trained = {name: p for name, p in captioner.named_parameters() if p.requires_grad}
+    share = {name: encoder_share if name.startswith("encoder.") else 1.0 for name in trained}
+    return [{"params": [p for name, p in trained.items() if share[name] == one and (p.dim() > 1) == matrix],
+             "weight_decay": weight_decay if matrix else 0.0, "share": one}
+            for one in sorted(set(share.values()), reverse=True) for matrix in (True, False)]

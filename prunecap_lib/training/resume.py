@@ -20,13 +20,12 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..checkpoint import CHECKPOINT
-from ..distributed import derive_seed, raise_on_all_ranks
+from ..distributed import derive_seed, is_sharded, raise_on_all_ranks
 from ..errors import CheckpointError, PrunecapError
 from ..files import Kind, alone, file_sha256, replace_folder
 from ..ranges import Count, Natural
 from ..reading import open_file, read_json
 from .config import TrainConfig
-from .processes import is_sharded
 from .self_critical import reward_signature
 
 # settings that may differ between a run and its continuation; of batch_size and accumulate only the product with the
@@ -40,7 +39,7 @@ LOCK = ".prunecap.lock"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPosition:
     """Where a run stands."""
 
     step: int = 0
@@ -99,7 +98,7 @@ def signature(config: TrainConfig) -> str:
     return json.dumps(said)
 
 
-def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place: Place, kept) -> None:
+def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, position: RunPosition, kept) -> None:
     """Swap the captioner and the state to go on from in as one folder. To be called in all processes.
 
     Args: kept: the model itself, or its moving average.
@@ -115,7 +114,7 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, place
         try:
             with replace_folder(folder, CHECKPOINT) as new:
                 checkpoint.write(new, accelerator.unwrap_model(kept), signature=signature(config), weights=weights)
-                _write_state(new, tensors, accelerator, config, place)
+                _write_state(new, tensors, accelerator, config, position)
         except PrunecapError as error:
             failed = error
     raise_on_all_ranks(accelerator, failed)
@@ -129,10 +128,11 @@ def whole_weights(accelerator, model) -> dict[str, Tensor] | None:
     return get_model_state_dict(model, options=_whole())
 
 
-def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: TrainConfig, place: Place) -> None:
+def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: TrainConfig,
+                 position: RunPosition) -> None:
     from safetensors.torch import save_file
     save_file(tensors, folder / "state.safetensors")
-    state = {**asdict(place), **_shares(config, accelerator.num_processes), "start": start_fingerprint(config),
+    state = {**asdict(position), **_shares(config, accelerator.num_processes), "start": start_fingerprint(config),
              "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None, "config": _same_run(config)}
     (folder / "state.json").write_text(json.dumps(state, indent=1))
 
@@ -155,14 +155,14 @@ def read_state(folder: Path) -> State:
     return read_json(folder / "state.json", State, "state of a run", _AGAIN, error=CheckpointError)
 
 
-def saved_place(folder: Path, config: TrainConfig, processes: int = 1) -> Place:
+def saved_position(folder: Path, config: TrainConfig, processes: int = 1) -> RunPosition:
     """Where a checkpoint stands; the beginning where there is none.
 
     Raises CheckpointError where it is another run's: with other settings, another start, or so many processes that a
     step would see other pictures.
     """
     if not folder.exists():
-        return Place()
+        return RunPosition()
     state = read_state(folder)
     changed = [f"{key} {state.config.get(key)!r} -> {value!r}" for key, value in _same_run(config).items()
                if state.config.get(key) != value]
@@ -177,7 +177,7 @@ def saved_place(folder: Path, config: TrainConfig, processes: int = 1) -> Place:
         raise CheckpointError(f"{folder / 'state.json'}: {state.epochs} of {config.epochs} epochs are finished, which "
                               f"cannot be; {_AGAIN}")
     _check_pictures(folder, state, config, processes)
-    return Place(state.step, state.epochs)
+    return RunPosition(state.step, state.epochs)
 
 
 def _check_pictures(folder: Path, state: State, config: TrainConfig, processes: int) -> None:

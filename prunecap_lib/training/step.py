@@ -1,10 +1,12 @@
-"""How did a step go? What its parts tell, in all processes together: the loss, whether it is a number, and who wants to
-stop."""
+"""How did a step go? What its micro-batches report, in all processes together; and a batch whose loss is no number,
+saved so that it can be looked at."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,12 +14,13 @@ from torch import Tensor
 
 from ..distributed import gather_numbers
 from ..errors import PrunecapError, TrainingError
-from .batches import Batch, Batches
-from .rescue import save_bad_batch
+from ..files import write_text
+from ..tokens import VisualTokens
+from .batches import Batch, Batches, MicroBatchKey
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """A step, as all processes see it."""
 
     loss: float
@@ -27,8 +30,9 @@ class Outcome:
     """The signal that some process was sent; 0 for none."""
 
 
-class Outcomes:
-    """Collects what the parts of a step tell: ``add`` after each, ``together`` after the last, before weights move.
+class StepMetrics:
+    """Collects what the micro-batches of a step report: ``add`` after each, ``all_reduce`` after the last, before the
+    weights move.
 
     Args: folder: where a batch goes whose loss is no number.
     """
@@ -39,9 +43,9 @@ class Outcomes:
 
     def add(self, batch: Batch, loss: Tensor, accuracy: float = 0.0) -> None:
         """Its loss is weighted already (``objective``); its accuracy is a mean over its own words."""
-        self._parts.append((batch, loss.detach(), batch.weights[0] * accuracy))
+        self._parts.append((batch, loss.detach(), batch.loss_scales[0] * accuracy))
 
-    def together(self, step: int, norm: Tensor, asked: int = 0) -> Outcome:
+    def all_reduce(self, step: int, norm: Tensor, asked: int = 0) -> StepOutcome:
         """Args: norm: the gradient's length; asked: the signal this process was sent.
 
         Raises TrainingError, in all processes, where a loss or the gradient is no number. The batch is saved then.
@@ -50,7 +54,7 @@ class Outcomes:
         losses = [float(loss) for _, loss, _ in parts]
         accuracy = sum(accuracy for _, _, accuracy in parts) / len(parts)
         told = gather_numbers(self.accelerator, [sum(losses) / len(losses), accuracy, asked])
-        outcome = Outcome(float(told[:, 0].mean()), float(told[:, 1].mean()), int(told[:, 2].max()))
+        outcome = StepOutcome(float(told[:, 0].mean()), float(told[:, 1].mean()), int(told[:, 2].max()))
         # With fp16 a gradient may overflow: the scaler then leaves the step out and lowers the scale.
         length = 0.0 if self.accelerator.scaler else float(getattr(norm, "full_tensor", lambda: norm)())
         if not math.isfinite(outcome.loss) or not math.isfinite(length):
@@ -62,7 +66,7 @@ class Outcomes:
         told = "; another process has saved the batch"
         if mine:
             try:
-                path = save_bad_batch(self.folder, self.batches, [batch.part for batch in batches], losses, step)
+                path = save_bad_batch(self.folder, self.batches, [batch.key for batch in batches], losses, step)
                 told = f"; the batch is saved in {path}"
             except (PrunecapError, OSError, SafetensorError) as error:  # a full disk must not hide what went wrong
                 told = f"; the batch could not be saved ({error})"
@@ -70,3 +74,34 @@ class Outcomes:
         saved = self.folder / "checkpoint"
         kept = f"the checkpoint in {saved} is from before" if saved.exists() else "there is no checkpoint yet"
         raise TrainingError(f"{what} at step {step}{told}; {kept}. Lower --lr or train with --precision fp32")
+
+
+def save_bad_batch(folder: Path, batches: Batches, keys: Sequence[MicroBatchKey], losses: Sequence[float],
+                   step: int) -> Path:
+    """Write the first micro-batch whose loss is no number, or the last one, as bad_batch_STEP.json and .safetensors.
+
+    The JSON has the step, the loss, the pictures' ids and their captions; the safetensors ``images`` [B, 3, S, S] (or
+    features, by name) and ``ids`` [B*R, T], as the captioner got them. In several processes names end in the number of
+    the process. Returns the path of the JSON.
+    """
+    from safetensors.torch import save_file
+    bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
+    batch, dataset = batches[keys[bad]], batches.dataset
+    name = f"bad_batch_{step}" + (f"_process_{batches.process}" if batches.processes > 1 else "")
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = batches.pictures_of(keys[bad])
+    write_text(folder / f"{name}.json", json.dumps({
+        "step": step, "loss": str(losses[bad]), "dataset": dataset.name, "split": dataset.split,
+        "pictures": [dataset.image_ids[i] for i in pictures],
+        "captions": [dataset.captions[i] for i in pictures]}, indent=1, ensure_ascii=False) + "\n")
+    save_file({key: value.contiguous() for key, value in (tensors(batch.images) | {"ids": batch.ids}).items()},
+              folder / f"{name}.safetensors")
+    return folder / f"{name}.json"
+
+
+def tensors(images: Tensor | VisualTokens) -> dict[str, Tensor]:
+    """What a captioner is shown, by name."""
+    if isinstance(images, Tensor):
+        return {"images": images}
+    values = {field.name: getattr(images, field.name) for field in fields(images)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

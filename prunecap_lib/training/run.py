@@ -1,0 +1,240 @@
+"""A training run: everything that the loop works with, found again where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..captioner import Captioner
+from ..checkpoint import CHECKPOINT
+from ..distributed import is_sharded, main_process_first, raise_on_all_ranks, seed_this_rank
+from ..errors import PrunecapError, TrainingStopped
+from ..evaluation import token_accuracy
+from ..evaluation.cider import check_document_frequencies
+from ..files import check_output_folder, recover_folder, say
+from .average import moving_average
+from .batches import Batch, Batches, open_split
+from .build import initial_captioner, learning_rate, load_teacher, parameter_groups
+from .config import TrainConfig
+from .objective import objective
+from .resume import RUN, RunPosition, load_state, own_folder, save, saved_position, whole_weights
+from .run_log import Log, ThroughputMonitor, Tracker
+from .self_critical import SelfCritical
+from .setup import (
+    apply_compute_options,
+    check_same_start,
+    device_here,
+    precision_line,
+    settle_precision,
+    start_accelerator,
+)
+from .signals import StopSignals
+from .step import StepMetrics
+from .validation import caption_score, checkpoint_folders, out_of_patience, save_kept_epochs, validate
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run."""
+
+    captioner: Captioner
+    out: Path
+    history: list[dict]
+    """The lines of metrics.jsonl."""
+    config: TrainConfig
+    """With the precision that was taken."""
+
+
+class Run:
+    """``with Run(config, after_epoch) as run:`` a run that is begun, or found in ``config.out`` and gone on with.
+
+    Inside, its folder is its own, and SIGTERM and SIGINT end the step, save, and raise TrainingStopped. See ``train``
+    for the errors and for ``after_epoch``.
+
+    Attributes:
+        config: its precision is settled. accelerator: Hugging Face's.
+        step: optimizer steps done. total: of the whole run.
+        model: the captioner in training, as the accelerator has wrapped it; ``kept``: what is validated and saved, the
+            same or its moving average. captioner: the plain module.
+        data, val: the batches. log: metrics.jsonl.
+    """
+
+    def __init__(self, config: TrainConfig, after_epoch: Callable | None = None):
+        check_output_folder(config.folder, RUN)
+        asked, self.config = config.precision, settle_precision(config, device_here())
+        self.after_epoch = after_epoch
+        self.accelerator = start_accelerator(self.config)
+        self.main = self.accelerator.is_main_process
+        if config.progress and self.main:
+            say(precision_line(asked, self.config.precision, self.accelerator.device))
+        self.saved = config.folder / "checkpoint"
+
+    def __enter__(self) -> Run:
+        with ExitStack() as stack:
+            stack.enter_context(own_folder(self.accelerator, self.config.folder))
+            self._build()
+            self.stop = stack.enter_context(StopSignals())
+            stack.enter_context(self.bar)
+            stack.enter_context(self.tracker)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stack.__exit__(*error)
+
+    def _build(self) -> None:
+        from tqdm import tqdm
+        config, accelerator = self.config, self.accelerator
+        torch.manual_seed(config.seed)
+        main_process_first(accelerator, lambda: recover_folder(self.saved, CHECKPOINT))
+        dataset = open_split(config, "train", config.limit)
+        self.position = saved_position(self.saved, config, accelerator.num_processes)
+        self.step = self.position.step
+        check_same_start(accelerator, self.step, config, self.saved)
+        self.captioner = main_process_first(accelerator, lambda: Captioner.load(self.saved) if self.step else
+                                            initial_captioner(config, dataset.captions))
+        self.data, self.val = main_process_first(accelerator, lambda: [
+            Batches(split, self.captioner, config, process=accelerator.process_index,
+                    processes=accelerator.num_processes)
+            for split in (dataset, open_split(config, "val", config.val_limit))])
+        self.total = self.data.steps * config.epochs
+        self.captioned = open_split(config, "val", config.caption_limit) if config.scored_every else None
+        if self.captioned is not None:
+            check_document_frequencies(self.captioned.captions)  # now, not after an epoch
+        self.critic = (SelfCritical(dataset.captions, self.captioner.vocabulary, config) if config.self_critical
+                       else None)
+        self.average = moving_average(self.captioner, config.ema) if config.ema else None
+        apply_compute_options(self.captioner, config)
+        groups = parameter_groups(self.captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+        self.tracker = Tracker(accelerator, config, self.step)
+        validated = self.position.epochs * self.data.steps == self.step
+        self.log = Log(config.folder / "metrics.jsonl", self.step, validated=validated, writes=self.main,
+                       tell=self.tracker.log)
+        self.model, self.optimizer = accelerator.prepare(self.captioner, optimizer)
+        self.kept = (accelerator.prepare_model(self.average.module, evaluation_mode=True) if self.average
+                     else self.model)
+        self.teacher = (accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.has_teacher
+                        else None)
+        seed_this_rank(accelerator.process_index, config.seed)
+        if self.step:
+            load_state(self.saved, accelerator, self.model, self.optimizer, config)
+        self.monitor = ThroughputMonitor(self.data.pictures, accelerator.device)
+        self.metrics = StepMetrics(accelerator, self.data, config.folder)
+        self.bar = tqdm(total=self.total, initial=self.step, disable=not (config.progress and self.main),
+                        desc=config.folder.name, unit="step")
+
+    # -- what the loop asks for, in its order -------------------------------------------------------------
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs that are left, from 0; fewer where validation has not been better for ``config.patience``."""
+        for epoch in range(self.position.epochs, self.config.epochs):
+            if out_of_patience(self.log.lines, self.config):
+                return
+            yield epoch
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The epoch's micro-batches that are left, on this process's device."""
+        self.epoch = epoch
+        self.model.train()
+        for batch in self.monitor.watch(self.data.epoch(epoch, start=self.step - epoch * self.data.steps)):
+            yield batch.to(self.accelerator.device)
+
+    def accumulate(self):
+        """Around one micro-batch: processes wait for each other's gradients in the last one of a step alone."""
+        return self.accelerator.accumulate(self.model)
+
+    def objective(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss that the config names, logits [M, V] and the M targets. See ``objective`` and ``SelfCritical``."""
+        loss, logits, targets = (self.critic or objective)(self.model, batch, self.config, self.teacher)
+        self.metrics.add(batch, loss, token_accuracy(logits, targets) if self.logged and len(targets) else 0.0)
+        return loss, logits, targets
+
+    def backward(self, loss: Tensor) -> None:
+        """Add this micro-batch's gradients."""
+        self.accelerator.backward(loss)
+
+    @property
+    def last_of_step(self) -> bool:
+        """Is this the step's last micro-batch, after which the weights move?"""
+        return self.accelerator.sync_gradients
+
+    @property
+    def logged(self) -> bool:
+        """Does the step that is being computed go into the log?"""
+        return (self.step + 1) % self.config.log_every == 0
+
+    def clip(self) -> None:
+        """Shorten the gradient to ``config.clip``. Raises TrainingError, in all processes, where it or a loss is no
+        number; the weights have not moved then."""
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.outcome = self.metrics.all_reduce(self.step, norm, self.stop.asked)
+
+    def optimizer_step(self) -> None:
+        """Move the weights and their average, log, and save where it is time. Raises TrainingStopped after a signal."""
+        config, logged = self.config, self.logged
+        lr = learning_rate(self.step, self.total, config.lr, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["share"]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if self.average:
+            self.average.update(self.captioner, self.step)
+        self.monitor.step()
+        self.bar.update()
+        if logged:
+            self.log.write(step=self.step, epoch=self.step / self.data.steps, lr=lr, loss=self.outcome.loss,
+                           accuracy=self.outcome.accuracy, **self.monitor.metrics(self.total - self.step),
+                           **(self.critic.metrics() if self.critic else {}))
+            self.bar.set_postfix(loss=f"{self.outcome.loss:.3f}", waiting=f"{self.log.lines[-1]['data_wait']:.0%}")
+        if self.outcome.stop or config.save_steps and self.step % config.save_steps == 0:
+            self._save(self.epoch)
+        if self.outcome.stop:
+            raise TrainingStopped(f"stopped at step {self.step} of {self.total}; {self.saved} is saved, and the same "
+                                  "command goes on from there", self.outcome.stop)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate, log, keep the best and the last weights, draw, save.
+
+        Raises CheckpointError, in all processes, where the file system refuses, or a user's file would be lost.
+        """
+        epoch, config, captioner = epoch + 1, self.config, self.accelerator.unwrap_model(self.kept)
+        found = validate(self.kept, self.val, self.accelerator)
+        every = config.scored_every
+        if every and (epoch % every == 0 or epoch == config.epochs):
+            found["cider"] = caption_score(captioner, self.captioned, config)
+        failed = None
+        try:
+            self.log.write(step=self.step, epoch=epoch, **found)
+        except PrunecapError as error:
+            failed = error
+        raise_on_all_ranks(self.accelerator, failed)
+        if folders := checkpoint_folders(self.log.lines, epoch, config):
+            weights = whole_weights(self.accelerator, self.kept)
+            if self.main:
+                try:
+                    save_kept_epochs(captioner, folders, epoch, config, weights)
+                except PrunecapError as error:
+                    failed = error
+        raise_on_all_ranks(self.accelerator, failed)
+        if self.after_epoch and self.main and not is_sharded(self.accelerator):
+            for name, path in (self.after_epoch(captioner, self.log.lines) or {}).items():
+                self.tracker.image(name, path, self.step)
+        last = epoch == config.epochs or out_of_patience(self.log.lines, config)
+        if epoch % config.save_every == 0 or last:
+            self._save(epoch)
+
+    def result(self) -> TrainResult:
+        """The captioner as it is kept, without what Accelerate wrapped around it, and the log."""
+        captioner = self.accelerator.unwrap_model(self.kept, keep_fp32_wrapper=False).eval()
+        return TrainResult(captioner, self.config.folder, self.log.lines, self.config)
+
+    def _save(self, epochs: int) -> None:
+        save(self.saved, self.accelerator, self.model, self.optimizer, self.config, RunPosition(self.step, epochs),
+             self.kept)

@@ -1,0 +1,196 @@
+"""What a run reports: metrics.jsonl, one JSON object a line; a tracker that receives the same lines; throughput."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import torch
+
+from ..errors import CheckpointError, InputError, install_hint
+from ..files import write_text
+from ..reading import read_text
+from .config import TrainConfig
+
+CLOCKS = ("seconds", "pictures_per_second", "data_wait", "memory_gib", "seconds_left")
+"""Keys of metrics.jsonl that tell of the machine and not of the model: two runs of one config differ in them alone."""
+PROJECT = "prunecap"
+
+
+class Log:
+    """metrics.jsonl. A resumed run forgets the lines after its checkpoint; only the main process writes.
+
+    Attributes: lines: all that were written, the last one last.
+    """
+
+    def __init__(self, path: Path, step: int, *, validated: bool = True, writes: bool = True,
+                 tell: Callable[[dict], None] | None = None):
+        """``validated``: the validation after ``step`` belongs to the checkpoint, too. ``tell``: also receives each new
+        line."""
+        self.path, self.writes, self.tell, self.started = path, writes, tell, time.perf_counter()
+        old = read_text(path, "log", error=CheckpointError).splitlines() if step and path.exists() else []
+        self.lines = [line for line in whole(old) if line["step"] < step or line["step"] == step
+                      and (validated or "val_loss" not in line)]
+        self.before = self.lines[-1]["seconds"] if self.lines else 0.0
+        if writes:
+            write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def write(self, **values: float) -> None:
+        """Add a line. Raises CheckpointError where the file system refuses."""
+        line = {key: round(value, 6) for key, value in values.items()}
+        line["seconds"] = round(self.before + time.perf_counter() - self.started, 2)
+        self.lines.append(line)
+        if self.writes:
+            try:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise CheckpointError(f"could not write {self.path}: {error.strerror or error}; free some space, then "
+                                      "run the same command: it goes on from the last checkpoint") from error
+        if self.tell:
+            self.tell(line)
+
+
+def whole(lines: list[str]) -> list[dict]:
+    """The lines that are whole: a run that was killed while it wrote leaves half of its last one."""
+    found = []
+    for line in lines:
+        try:
+            numbers = msgspec.convert(json.loads(line), dict[str, int | float])  # json knows NaN, msgspec does not
+        except (ValueError, RecursionError):
+            break
+        if not {"step", "seconds"} <= set(numbers):
+            break
+        found.append(numbers)
+    return found
+
+
+def check_tracker(name: str) -> None:
+    """Raises InputError, with what to install, where the tracker is not there: Accelerate would go on without it."""
+    if name != "none" and find_spec(name) is None:
+        raise InputError(f"tracker {name} is not installed; {install_hint(name)}, or choose --tracker none: "
+                         "metrics.jsonl is written all the same")
+
+
+def accelerator_settings(config: TrainConfig) -> dict:
+    """What ``Accelerator`` must be told of the tracker. Raises what ``check_tracker`` raises."""
+    check_tracker(config.tracker)
+    return {} if config.tracker == "none" else dict(log_with=config.tracker, project_dir=config.out)
+
+
+class Tracker:
+    """Experiment tracker (TensorBoard, Weights & Biases, MLflow) that also receives every line of metrics.jsonl.
+
+    Runs of W&B and MLflow lie in the project "prunecap", named after the run's folder; TensorBoard's events lie in
+    RUN/tensorboard: ``tensorboard --logdir RUN``.
+
+    Args: step: where a resumed run goes on; TensorBoard hides what was logged beyond it.
+    """
+
+    def __init__(self, accelerator, config: TrainConfig, step: int):
+        self.accelerator, self.name = accelerator, config.tracker
+        if self.name == "none":
+            return
+        own = {"tensorboard": {"purge_step": step + 1}, "wandb": {"name": config.folder.name},
+               "mlflow": {"run_name": config.folder.name}}
+        settings = {key: value if isinstance(value, int | float | str) else str(value)
+                    for key, value in asdict(config).items()}
+        # TensorBoard would open another run for the settings, at each resume; they are in config.json
+        told = None if self.name == "tensorboard" else settings
+        project = "tensorboard" if self.name == "tensorboard" else PROJECT
+        accelerator.init_trackers(project, config=told, init_kwargs={self.name: own[self.name]})
+
+    def log(self, line: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl. Its keys are sorted into train/, validation/ and machine/."""
+        if self.name != "none":
+            self.accelerator.log({f"{_group(key)}/{key}": value for key, value in line.items() if key != "step"},
+                                 step=int(line["step"]))
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """A PNG that was drawn on the way."""
+        if self.name == "none" or not self.accelerator.is_main_process:
+            return
+        import numpy as np
+        from PIL import Image
+        if self.name == "mlflow":
+            import mlflow
+            mlflow.log_artifact(str(path), artifact_path=name)
+            return
+        picture = np.asarray(Image.open(path).convert("RGB"))[None]
+        shape = {"dataformats": "NHWC"} if self.name == "tensorboard" else {}
+        self.accelerator.get_tracker(self.name).log_images({name: picture}, step=step, **shape)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.name == "none":
+            return
+        # Not Accelerate's end_training: it would also part the processes, which may still have to evaluate.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()  # writes out what is left
+
+
+def _group(key: str) -> str:
+    return "machine" if key in CLOCKS else "validation" if key.startswith("val_") or key == "cider" else "train"
+
+
+class ThroughputMonitor:
+    """Watches a training loop: ``for batch in monitor.watch(batches)``, and ``monitor.metrics(left)`` after a step.
+
+    The wait for data is the time inside ``next`` of the loader. The clock is one that nobody sets back.
+
+    Args:
+        pictures: in one step, of all processes together.
+        device: whose memory is looked at.
+    """
+
+    def __init__(self, pictures: int, device: torch.device, clock: Callable[[], float] = time.perf_counter):
+        self.pictures, self.device, self.clock = pictures, device, clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from here: what was done in between (validation, saving) is no training."""
+        self.began, self.waited, self.steps = self.clock(), 0.0, 0
+
+    def watch(self, batches: Iterable) -> Iterator:
+        """The same batches, and how long each was waited for."""
+        self.restart()
+        batches = iter(batches)
+        while True:
+            asked = self.clock()
+            batch = next(batches, None)
+            self.waited += self.clock() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def step(self) -> None:
+        """A step is finished."""
+        self.steps += 1
+
+    def metrics(self, steps_left: int) -> dict[str, float]:
+        """Since they were last asked for, or the epoch began; memory since the process did. Time left: of training."""
+        passed = max(self.clock() - self.began, 1e-9)
+        found = {"pictures_per_second": self.steps * self.pictures / passed, "data_wait": self.waited / passed,
+                 "memory_gib": peak_memory(self.device) / 2**30, "seconds_left": steps_left * passed / self.steps}
+        self.restart()
+        return {key: round(value, 3) for key, value in found.items()}
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that were in use: of the GPU's memory by tensors, or of the machine's by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

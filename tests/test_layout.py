@@ -51,6 +51,31 @@ def test_imports_lead_upwards_only(path):
     assert not imported(path.read_text(encoding="utf-8"), here, set(ORDER)) & below
 
 
+def both(module: Path) -> tuple[Path, Path]:
+    """Where a module may be: a file, or a package."""
+    return module.with_suffix(".py"), module / "__init__.py"
+
+
+def files_imported(path: Path) -> set[Path]:
+    """Files of the library that a file imports: what stands in functions and what is for types included."""
+    package, found = names(path)[:-1], set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = LIBRARY.joinpath(*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+            for module in (base / alias.name for alias in node.names):
+                files = (*both(module), *both(base))
+                found.add(next(file for file in files if file.exists()))
+    return found - {path, LIBRARY / "__init__.py"}
+
+
+def test_no_file_imports_itself_in_a_circle():
+    left = {path: files_imported(path) & set(MODULES) for path in MODULES}
+    while free := [path for path, needs in left.items() if not needs & left.keys()]:
+        for path in free:
+            del left[path]
+    assert not left, f"a circle among {sorted(str(path.relative_to(LIBRARY)) for path in left)}"
+
+
 def test_the_import_check_reads_every_form():
     forms = {"from .text import PAD": {"text"}, "from . import checkpoint": {"checkpoint"},
              "from .encoders.vit import VisionTransformer": {"encoders"}, "import prunecap_lib.costs": {"costs"},

@@ -85,8 +85,8 @@ def _run(argv: list[str]) -> None:
         from .. import __version__
         print(f"prunecap {__version__}")
     elif argv[0] == "--completion":
-        from .completion import script
-        print(script(argv[1:]))
+        from .options import completion_script
+        print(completion_script(argv[1:], COMMANDS))
     elif argv[0] in COMMANDS:
         import_module(f".{argv[0]}", __name__).main(argv[1:])
     else:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import types
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from functools import reduce
+from importlib import import_module
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
 from tyro import _errors as rejected
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from ..pruning import Schedule
 
 REGISTRY = ConstructorRegistry()
+SHELLS = ("bash", "zsh", "fish")
 KINDS = {"int": "a whole number", "float": "a number"}
 
 
@@ -44,7 +49,7 @@ class Computing:
         from ..devices import find_device
         return find_device(self.device)
 
-    def autocast(self, device: torch.device) -> AbstractContextManager:
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
         """Inside, the model computes in ``dtype``."""
         from ..devices import autocast
         return autocast(self.dtype, device)
@@ -192,3 +197,17 @@ def find_schedule(encoder: Encoder, written: str) -> Schedule:
         raise InputError(f"schedule {written!r} cannot be read; write a share of the operations like "
                          "50%@3,6,9") from None
     return schedule_for_flops(encoder, share, after=like.after, scorer=like.scorer, reduction=like.reduction)
+
+
+def completion_script(argv: list[str], commands: Mapping[str, str]) -> str:
+    """A script by which a shell completes what is typed, written by tyro. Raises InputError for an unknown shell.
+
+    Args: commands: the class of each command's options, by the name of its module.
+    """
+    if len(argv) != 1 or argv[0] not in SHELLS:
+        raise InputError(f"completion is written for one of {', '.join(SHELLS)}: prunecap --completion bash")
+    kinds = [Annotated[getattr(import_module(f".{name}", __package__), kind), tyro.conf.subcommand(name)]
+             for name, kind in commands.items()]
+    with contextlib.redirect_stdout(io.StringIO()) as written, contextlib.suppress(SystemExit):
+        tyro.cli(reduce(or_, kinds), prog="prunecap", args=["--tyro-print-completion", argv[0]], registry=REGISTRY)
+    return written.getvalue()

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from prunecap_lib.cli import main
-from prunecap_lib.cli.completion import script
-from prunecap_lib.cli.options import as_typed
+from prunecap_lib.cli import COMMANDS, main
+from prunecap_lib.cli.options import as_typed, completion_script
 from prunecap_lib.devices import find_device
 from prunecap_lib.errors import InputError
 
@@ -77,7 +76,7 @@ def test_none_undoes_what_a_preset_gives(tmp_path):
 
 @pytest.mark.slow
 def test_bash_completes_commands_and_options(tmp_path):
-    (tmp_path / "complete").write_text(script(["bash"]))
+    (tmp_path / "complete").write_text(completion_script(["bash"], COMMANDS))
     asked = """source "$1"; function_name=$(complete -p prunecap | sed -E 's/.*-F ([^ ]+) .*/\\1/')
     COMP_WORDS=(prunecap %s); COMP_CWORD=%d; COMP_LINE="prunecap %s"; COMP_POINT=${#COMP_LINE}
     $function_name prunecap "%s" ""; printf '%%s\\n' "${COMPREPLY[@]}" """

@@ -21,14 +21,14 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
     run; in both cases the last good checkpoint stays. InputError where ``out`` holds something else, and while another
     process trains into it. TrainingStopped after SIGTERM or SIGINT: the run is saved.
     """
-    with Run(config, after_epoch) as run:                    # found again where it stopped
-        for epoch in run.epochs():                           # ends early when patience is out
+    with Run(config, after_epoch) as run:       # found where it stopped
+        for epoch in run.epochs():              # until patience is out
             for batch in run.batches(epoch):
                 with run.accumulate():
                     loss, logits, targets = run.objective(batch)
                     run.backward(loss)
                     if run.last_of_step:
                         run.clip()
-                        run.optimizer_step()                 # learning rate, average, log, save
-            run.end_epoch(epoch)                             # validate, log, keep best and last, draw, save
+                        run.optimizer_step()    # average, log, save
+            run.end_epoch(epoch)                # validate, keep, draw
     return run.result()

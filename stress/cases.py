@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-import damage
 from tyro.conf import Positional
+
+import damage
 from workspace import (
     CAPTION,
     EVALUATE,

@@ -23,7 +23,7 @@ def test_commands_of_a_page_exist(page):
     text = (chapters.ROOT / page).read_text(encoding="utf-8")
     shell = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, flags=re.M | re.S) + re.findall(r"`([^`\n]+)`", text))
     assert set(re.findall(r"^\s*make ([a-z]+)", shell, flags=re.M)) <= TARGETS
-    for script in re.findall(r"python3? (tools/\S+\.py)", shell):
+    for script in re.findall(r"python3? ((?:tools|experiments|stress|benchmarks)/\S+\.py)", shell):
         assert (chapters.ROOT / script).exists(), script
     known = set(subcommands())
     assert set(re.findall(r"^\s*(?:\S+=\S+ )*prunecap ([a-z]+)", shell, flags=re.M)) <= known

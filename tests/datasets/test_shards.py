@@ -20,7 +20,7 @@ from prunecap_lib.datasets.shards.build import build_shards, bytes_a_picture
 from prunecap_lib.datasets.shards.dataset import WINDOW
 from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.errors import InputError, MissingFileError, PictureError
-from torture_shards import contents, torture
+from shards import contents, torture
 
 SETTINGS = ShardSettings(side=32, quality=90, per_shard=5)
 

@@ -122,7 +122,7 @@ def test_a_validation_that_was_not_saved_is_told_once(tmp_path, unbroken):
 @pytest.mark.slow
 def test_kill_nine(tmp_path):
     told = tmp_path / "kills.json"
-    assert run_script(ROOT / "benchmarks" / "kills.py", ["--times", "2", "--epochs", "2", "--json", str(told)]) == 0
+    assert run_script(ROOT / "stress" / "kills.py", ["--times", "2", "--epochs", "2", "--json", str(told)]) == 0
     report = json.loads(told.read_text())
     assert report["same_weights"] == [True] and sum(kill["killed"] for kill in report["kills"]) == 2
 

@@ -1,7 +1,7 @@
 """Where should tokens go, by which score, and what becomes of the rest? Quality against time for all combinations.
 
-    python tools/measure_places.py quality --out data/results/scenes_places.json
-    python tools/measure_places.py time --out data/results/scenes_places.json
+    python experiments/scenes_places.py quality --out data/results/scenes_places.json
+    python experiments/scenes_places.py time --out data/results/scenes_places.json
 
 A shipped Scenes captioner prunes without having been trained again for it. The places are compared at equal numbers of
 tokens: in every case the decoder reads the same share of the N that a picture has. "before" reduces them after the

@@ -1,6 +1,6 @@
 """Does training with sharded weights (FSDP 2) give what training with whole ones gives, also after a stop?
 
-    python tools/check_fsdp.py
+    python stress/fsdp.py
 
 Accelerate shards on GPUs only. Here two processes on the CPU are told that they are such, for its branch on the kind
 of machine, and the rest is FSDP as it is. A small captioner is trained three times: with the weights whole in each

@@ -1,6 +1,7 @@
 """How many words do real captions use, and what does a smaller vocabulary cost, of words or of pieces of words?
 
-    PRUNECAP_PHOTOS=photos python tools/measure_words.py --coco captions_val2017.json --out data/results/tokenizers.json
+    PRUNECAP_PHOTOS=photos python experiments/vocabularies.py --coco captions_val2017.json \\
+        --out data/results/tokenizers.json
 
 For Flickr8k (vocabularies of the training split, measured on the dev split) and for a COCO caption file (vocabularies
 of all its pictures but the last 1,000, measured on these). For each vocabulary: what it lacks, how long captions

@@ -1,6 +1,6 @@
 """What do captions without a decoder score on Flickr8k's dev split, and what do people score?
 
-    PRUNECAP_PHOTOS=... PRUNECAP_WEIGHTS=... python tools/measure_baselines.py
+    PRUNECAP_PHOTOS=... PRUNECAP_WEIGHTS=... python experiments/flickr8k_baselines.py
     writes data/results/flickr8k_baselines.json; features are computed once and kept under data/features.
 """
 

@@ -1,7 +1,7 @@
 """What does pruning cost a trained captioner? Every scorer at every ratio, without training again.
 
-    python tools/measure_pruning.py scenes-vit scenes-convnext --out data/results/scenes_pruning.json
-    PRUNECAP_PHOTOS=photos python tools/measure_pruning.py photos-lite0 --dataset flickr8k --split dev \\
+    python experiments/scenes_pruning.py scenes-vit scenes-convnext --out data/results/scenes_pruning.json
+    PRUNECAP_PHOTOS=photos python experiments/scenes_pruning.py photos-lite0 --dataset flickr8k --split dev \\
         --method beam --out data/results/photos_pruning.json
 
 Each picture is encoded once; its tokens are scored, pruned and captioned for every point of the sweep. Where a data

@@ -1,6 +1,6 @@
 """Does writing shards survive `kill -9` at any moment? Kills it at random ones, lets it go on, compares every byte.
 
-    python tools/torture_shards.py --kills 20
+    python stress/shards.py --kills 20
 
 A process writes shards and is killed after a random share of the time that an unbroken build takes. The next one goes
 on in the same folder. Whenever one finishes, all files must be those of the unbroken build, byte for byte.

@@ -1,7 +1,7 @@
 """What would explain a largest batch that grows from 48 to 128? Every way to set up the presentation's training.
 
-    python tools/measure_batches.py --out data/results/largest_batch.json
-    python tools/measure_batches.py --out data/results/largest_batch.json --add
+    python experiments/largest_batch.py --out data/results/largest_batch.json
+    python experiments/largest_batch.py --out data/results/largest_batch.json --add
 
 Nothing is trained and no GPU is needed: ``costs.largest_batch`` estimates each from a training step without numbers.
 About ten seconds a setting, a quarter of an hour in all; with ``--add`` it goes on where it was stopped.

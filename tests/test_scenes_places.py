@@ -1,10 +1,10 @@
-"""Do the ways of pruning that tools/measure_places.py compares leave the decoder equally many tokens?"""
+"""Do the ways of pruning that experiments/scenes_places.py compares leave the decoder equally many tokens?"""
 
 import pytest
 import torch
 
-from measure_places import PLACES, cases, look
 from prunecap_lib import Captioner
+from scenes_places import PLACES, cases, look
 
 
 @pytest.fixture(scope="module")

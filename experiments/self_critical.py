@@ -1,6 +1,6 @@
 """What does self-critical training add to a captioner, and do its captions stay sentences?
 
-    PRUNECAP_PHOTOS=photos python tools/measure_self_critical.py --out data/results/self_critical.json
+    PRUNECAP_PHOTOS=photos python experiments/self_critical.py --out data/results/self_critical.json
 
 The shipped photos-lite0 (frozen encoder, stored features, 30% of the tokens pruned) goes through a second stage on
 Flickr8k's 6,000 training photographs: with the end of a caption counted as a word of the reward ("standard"), without

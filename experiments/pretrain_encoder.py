@@ -1,6 +1,6 @@
 """How do the Scenes encoders learn to see before they learn to speak? By naming what lies in each cell.
 
-    python tools/pretrain_encoder.py vit --out runs/vit-encoder.safetensors
+    python experiments/pretrain_encoder.py vit --out runs/vit-encoder.safetensors
 
 Captioners of photographs start from an encoder that was trained to classify ImageNet; this is the same step for
 Scenes. Each token of the grid is asked for the kind and the colour of the thing whose box holds the cell's centre.

@@ -1,7 +1,7 @@
 """What is pruning inside the encoder worth once the captioner has got used to it?
 
-    python tools/measure_finetuning.py --out data/results/scenes_finetuned.json
-    python tools/measure_finetuning.py --out data/results/scenes_finetuned.json --add --only "none long" "half long"
+    python experiments/scenes_finetuned.py --out data/results/scenes_finetuned.json
+    python experiments/scenes_finetuned.py --out data/results/scenes_finetuned.json --add --only "none long" "half long"
 
 A shipped Scenes captioner is fine-tuned for two epochs under a schedule, with its unpruned self as the teacher: once
 for each scorer and each share of tokens that is left in the end; once ("half") with a schedule that takes at most half

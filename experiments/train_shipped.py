@@ -1,7 +1,7 @@
 """How were the models in data/checkpoints made? One command each; it trains, scores, writes the card and ships.
 
-    python tools/train_shipped.py scenes-vit scenes-convnext
-    PRUNECAP_PHOTOS=photos python tools/train_shipped.py photos-lite0
+    python experiments/train_shipped.py scenes-vit scenes-convnext
+    PRUNECAP_PHOTOS=photos python experiments/train_shipped.py photos-lite0
 
 A Scenes model's encoder is first trained to name what lies in each cell (pretrain_encoder.py), then the whole
 captioner is trained on captions. A run that was stopped goes on. ``--score-only`` measures a shipped model again.
@@ -76,7 +76,8 @@ def card(name: str, config: TrainConfig, captioner: Captioner, results: dict) ->
         for what, r in reports.items() if "scene_accuracy" in r)
     data = {
         "scenes": "Scenes, drawn by `prunecap_lib.datasets.scenes` (this project, no outside data). The encoder was "
-                  "first trained to name kind and colour in each cell of its grid (`tools/pretrain_encoder.py`), then "
+                  "first trained to name kind and colour in each cell of its grid "
+                  "(`experiments/pretrain_encoder.py`), then "
                   "all of it on captions.",
         "flickr8k": "Flickr8k, official training split of 6,000 photographs with five captions each "
                     "(Hodosh, Young and Hockenmaier, 2013; research and education use). Neither photographs nor "
@@ -93,7 +94,7 @@ An image captioner of *Prune & Tell*: encoder `{config.encoder}`, a decoder of {
 ({config.d_model} wide), trained with {config.prune_ratio:.0%} of its visual tokens removed by the scorer
 `{config.scorer}`.
 
-Made by `python tools/train_shipped.py {name}`; training on captions took {results['minutes']:.0f} minutes
+Made by `python experiments/train_shipped.py {name}`; training on captions took {results['minutes']:.0f} minutes
 ({first['provenance']['machine']}; {first['provenance']['date']}; elapsed time, whatever else ran). The settings are in
 `config.json` and the log in `metrics.jsonl`. Weights are stored in 16 bits.
 

@@ -1,6 +1,6 @@
 """Does a captioner know that a picture is unlike its photographs? How sure it is of its captions, on pictures of kinds.
 
-    PRUNECAP_PHOTOS=photos python tools/measure_confidence.py --out data/results/confidence.json
+    PRUNECAP_PHOTOS=photos python experiments/confidence.py --out data/results/confidence.json
 
 The mean log-probability a word (``Caption.mean_log_prob``) of photos-lite0's captions: of Flickr8k's dev photographs,
 like which it was trained, and of Scenes, charts, pages of text, plain colours and noise, like which it was not. For

@@ -1,8 +1,8 @@
 """Does a download of COCO survive ``kill -9`` and a full disk, at moments nobody chose?
 
-    python tools/torture_download.py                        20 kills while it fetches, 20 while it unpacks
-    python tools/torture_download.py --disk /mnt/small      and a disk that fills up, 20 times, at random bytes
-    python tools/torture_download.py --photos photos/coco   with COCO's own pictures instead of noise
+    python stress/download.py                        20 kills while it fetches, 20 while it unpacks
+    python stress/download.py --disk /mnt/small      and a disk that fills up, 20 times, at random bytes
+    python stress/download.py --photos photos/coco   with COCO's own pictures instead of noise
 
 ``--disk`` names the folder of a file system of its own with some 40 MB, e.g. ``mount -t tmpfs -o size=40m tmpfs DIR``.
 After each blow no file may have a name that it does not deserve, and the next run must end in the same bytes.

@@ -5,7 +5,7 @@ Every kill falls at a random moment of training or of writing a checkpoint; the 
 what each kill found. ``--disk-full`` (root only: it mounts a small tmpfs) also fills the disk while a checkpoint is
 written.
 
-    python benchmarks/kills.py --times 20 --disk-full --json data/results/kills.json
+    python stress/kills.py --times 20 --disk-full --json data/results/kills.json
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from torchvision import transforms
 from prunecap_lib import TrainConfig
 from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset
 from prunecap_lib.datasets.decode import exact_pixels, fast_pixels
-from prunecap_lib.datasets.readable import Readable
+from prunecap_lib.datasets.image_loader import ImageLoader
 from prunecap_lib.datasets.shards.build import build_shards
 from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.preprocessing import Preprocessing
@@ -67,7 +67,7 @@ def as_image_folder(dataset: PhotoDataset, interpolation) -> Callable[[list[int]
 
 def as_ours(dataset: CaptionDataset, look) -> Callable[[list[int]], Tensor]:
     """What ``training.Batches`` does with pictures."""
-    readable = Readable(dataset, PREPROCESSING, look)
+    readable = ImageLoader(dataset, PREPROCESSING, look)
     return lambda positions: PREPROCESSING.normalize(readable(positions)[0])
 
 

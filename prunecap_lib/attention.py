@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-READING = 16
+FLOPS_PER_LOAD = 16
 """How many multiplications a processor does in the time in which it reads one number from memory, roughly."""
 
 
@@ -43,33 +43,33 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale
     return weights.to(v.dtype) @ v, weights if need_weights else None
 
 
-def attend_kept(q: Tensor, k: Tensor, v: Tensor, kept: Tensor, *,
+def attend_with_policy(q: Tensor, k: Tensor, v: Tensor, policy: Tensor, *,
                 need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
     """Attention in training, where a token that was dropped is still there and counts for nothing.
 
-        weight of j = kept_j exp(s_j) / sum over l of kept_l exp(s_l)        (Rao et al. 2021, section 3.3)
+        weight of j = p_j exp(s_j) / sum over l of p_l exp(s_l)        (Rao et al. 2021, section 3.3)
 
     Args:
         q: [B, h, T, Dh]. k, v: [B, h, S, Dh].
-        kept: broadcastable to [B, h, T, S], each 0 or 1. Multiplied instead of masked, so that a gradient tells
+        policy: broadcastable to [B, h, T, S], each 0 or 1. Multiplied instead of masked, so that a gradient tells
             what keeping a token would have changed.
 
     Where nothing is kept the result is zero. The paper's code adds a small number to every weight, dropped ones
     included; here a dropped token weighs exactly nothing, and its absence changes no result.
     """
     scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])
-    weights = kept * (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
+    weights = policy * (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
     weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return weights.to(v.dtype) @ v, weights if need_weights else None
 
 
-def with_itself(kept: Tensor) -> Tensor:
-    """Who sees whom among tokens of which some were dropped: kept [B, T] -> [B, 1, T, T], rows look at columns.
+def policy_with_self(policy: Tensor) -> Tensor:
+    """Who sees whom among tokens of which some were dropped: policy [B, T] -> [B, 1, T, T], rows look at columns.
 
     Everyone sees those kept, and itself: a dropped token's row must not be empty, and what it holds reaches no one.
     """
-    itself = torch.eye(kept.shape[1], dtype=kept.dtype, device=kept.device)
-    return kept[:, None, None, :] * (1 - itself) + itself
+    itself = torch.eye(policy.shape[1], dtype=policy.dtype, device=policy.device)
+    return policy[:, None, None, :] * (1 - itself) + itself
 
 
 class KVCache:
@@ -173,33 +173,34 @@ class CrossAttention(nn.Module):
         self.value = nn.Linear(d_model, d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def project_memory(self, memory: Tensor, looks: int | None = None) -> tuple[Tensor, Tensor]:
+    def project_memory(self, memory: Tensor, n_queries: int | None = None) -> tuple[Tensor, Tensor]:
         """memory [B, S, D] -> keys and values, each [B, h, S, Dh]; or memory itself, twice.
 
-        ``looks`` is the number of queries that each picture will answer one by one, where it is known. So few
+        ``n_queries`` is the number of queries that each picture will answer one by one, where it is known. So few
         that projecting would cost more multiplications than it saves get the memory itself; for a few pictures
         at a time it must save much, because each look then reads the key and value matrices again.
         """
         B, S, D = memory.shape
-        if looks is not None and B * (S * D - looks * (D + S * (self.heads - 1))) > READING * looks * D:
+        n = n_queries
+        if n is not None and B * (S * D - n * (D + S * (self.heads - 1))) > FLOPS_PER_LOAD * n * D:
             return memory, memory
         return tuple(project(memory).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                      for project in (self.key, self.value))
 
-    def forward(self, x: Tensor, memory_kv: tuple[Tensor, Tensor], *, kept: Tensor | None = None,
+    def forward(self, x: Tensor, memory_kv: tuple[Tensor, Tensor], *, policy: Tensor | None = None,
                 need_weights: bool = False):
         """x [B, R*T, D] and ``project_memory``'s -> (y [B, R*T, D], weights [B, h, R*T, S] | None).
 
-        ``kept`` [B, S]: which tokens are still there, where none was gathered (see ``attend_kept``).
+        ``policy`` [B, S]: which tokens are still there, where none was gathered (see ``attend_with_policy``).
         """
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)               # [B, h, R*T, Dh]
-        if kept is None:
+        if policy is None:
             y, weights = attend(q, *memory_kv, need_weights=need_weights)
         else:
-            y, weights = attend_kept(q, *memory_kv, kept[:, None, None], need_weights=need_weights)
+            y, weights = attend_with_policy(q, *memory_kv, policy[:, None, None], need_weights=need_weights)
         return self.out(y.transpose(1, 2).flatten(2)), weights
 
-    def carry_back(self, q: Tensor) -> Tensor:
+    def absorb_key(self, q: Tensor) -> Tensor:
         """q [M, h, Dh] -> [M, h, D]: times memory it gives what q gives times the keys.
 
         Up to the key's bias, which adds the same to every token's score and so changes no weight.
@@ -209,7 +210,7 @@ class CrossAttention(nn.Module):
     def attend_memory(self, q: Tensor, memory: Tensor) -> Tensor:
         """Queries carried back: q [B, R, h, Dh], memory [B, S, D] -> [B, R, h, Dh], what projected keys give."""
         B, R, h, Dh = q.shape
-        q, k = self.carry_back(q.flatten(0, 1)), memory[:, None]                       # [M, h, D], [B, 1, S, D]
+        q, k = self.absorb_key(q.flatten(0, 1)), memory[:, None]                       # [M, h, D], [B, 1, S, D]
         y = F.scaled_dot_product_attention(q.reshape(B, 1, R * h, -1), k, k, scale=1 / math.sqrt(Dh))
         value = self.value.weight.unflatten(0, (h, Dh)).transpose(1, 2)                # [h, D, Dh]
         y = torch.bmm(y.reshape(B * R, h, -1).transpose(0, 1), value).transpose(0, 1)  # [M, h, Dh]

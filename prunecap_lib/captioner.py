@@ -166,7 +166,7 @@ class Captioner(nn.Module):
         attention = self.decoder.layers[0].cross_attention
         query = self.decoder.first_query()                                              # [h, Dh]
         scale = 1 / math.sqrt(query.shape[1])
-        query = attention.carry_back(query[None])[0] @ self.projection.linear.weight    # [h, C]
+        query = attention.absorb_key(query[None])[0] @ self.projection.linear.weight    # [h, C]
         return pilot_score(self.projection.norm(tokens.sequence), query * scale, tokens.prefix_count)
 
     def relevance(self, tokens: VisualTokens) -> Tensor:
@@ -186,7 +186,7 @@ class Captioner(nn.Module):
                             scorer or self.config.scorer, pilot=self.pilot, relevance=self.relevance,
                             generator=generator)
 
-    def look(self, images: Tensor | VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
+    def encode_memory(self, images: Tensor | VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
              generator: torch.Generator | None = None) -> tuple[Tensor, VisualTokens]:
         """Images or cached tokens -> memory [B, P+K, D] and the tokens that were kept."""
         tokens = images if isinstance(images, VisualTokens) else self.encode(images, scorer=scorer)
@@ -200,8 +200,8 @@ class Captioner(nn.Module):
         ``at`` (bool [B*R, T]) asks for some positions only -> [M, V]. ``need_tokens``: also return the tokens that
         the decoder looked at, before their projection.
         """
-        memory, tokens = self.look(images, prune_ratio, scorer)
-        logits = self.decoder(ids, memory, kept=tokens.kept, at=at)
+        memory, tokens = self.encode_memory(images, prune_ratio, scorer)
+        logits = self.decoder(ids, memory, policy=tokens.kept, at=at)
         return (logits, tokens) if need_tokens else logits
 
     # -- from a picture to words --------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Captioner(nn.Module):
                 images = self.preprocess(images)
                 if not len(images):
                     return []
-            memory, kept = self.look(images, prune_ratio, scorer, generator)
+            memory, kept = self.encode_memory(images, prune_ratio, scorer, generator)
             match method:
                 case "greedy":
                     written = decoding.greedy(self.decoder, memory, max_length=max_length)

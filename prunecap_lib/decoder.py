@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from .attention import CrossAttention, KVCache, SelfAttention
 from .errors import InputError
 from .masks import causal_mask, padding_mask
-from .recompute import segment
+from .recompute import checkpointed
 from .text import BOS
 
 MemoryKV = list[tuple[Tensor, Tensor]]
@@ -82,12 +82,12 @@ class DecoderLayer(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(d_model, ffn), nn.GELU(), nn.Linear(ffn, d_model))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory_kv, mask: Tensor, need_weights: bool = False, kept: Tensor | None = None):
+    def forward(self, x: Tensor, memory_kv, mask: Tensor, need_weights: bool = False, policy: Tensor | None = None):
         """x [B, R, T, D], mask [B*R, 1, T, T], kept [B, S] | None -> (x, cross weights [B, h, R*T, S] | None)."""
         B, R, T, D = x.shape
         y, _ = self.self_attention(self.norm1(x.flatten(0, 1)), mask)
         x = (x + self.dropout(y).view(B, R, T, D)).flatten(1, 2)
-        y, weights = self.cross_attention(self.norm2(x), memory_kv, kept=kept, need_weights=need_weights)
+        y, weights = self.cross_attention(self.norm2(x), memory_kv, policy=policy, need_weights=need_weights)
         x = x + self.dropout(y)
         x = x + self.dropout(self.ffn(self.norm3(x)))
         return x.view(B, R, T, D), weights
@@ -96,10 +96,10 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Words so far and visual tokens in, scores of the next word out.
 
-    Attributes: recompute: are layers computed again for the backward pass (``recompute.segment``)?
+    Attributes: grad_checkpointing: are layers computed again for the backward pass (``recompute.checkpointed``)?
     """
 
-    recompute: bool = False
+    grad_checkpointing: bool = False
 
     def __init__(self, vocab_size: int, *, d_model: int = 512, layers: int = 2, heads: int = 4, ffn: int = 2048,
                  dropout: float = 0.1, max_length: int = 40, positions: str = "learned", tie_weights: bool = True):
@@ -119,18 +119,18 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.words.weight
         nn.init.zeros_(self.output.bias)
 
-    def project_memory(self, memory: Tensor, looks: int | None = None) -> MemoryKV:
-        """memory [B, S, D] -> each layer's keys and values, once a picture; ``looks``: see CrossAttention."""
-        return [layer.cross_attention.project_memory(memory, looks) for layer in self.layers]
+    def project_memory(self, memory: Tensor, n_queries: int | None = None) -> MemoryKV:
+        """memory [B, S, D] -> each layer's keys and values, once a picture; ``n_queries``: see CrossAttention."""
+        return [layer.cross_attention.project_memory(memory, n_queries) for layer in self.layers]
 
-    def forward(self, ids: Tensor, memory: Tensor, *, kept: Tensor | None = None, at: Tensor | None = None,
+    def forward(self, ids: Tensor, memory: Tensor, *, policy: Tensor | None = None, at: Tensor | None = None,
                 need_weights: bool = False):
         """Teacher forcing.
 
         Args:
             ids: [B*R, T] with ``<bos>`` first; rows of one picture are neighbours.
             memory: [B, S, D] projected visual tokens.
-            kept: [B, S], 0 or 1: which of them may be looked at (while a predictor trains; None: all).
+            policy: [B, S], 0 or 1: which of them may be looked at (while a predictor trains; None: all).
             at: bool [B*R, T], the positions whose logits are wanted: in training half of a batch is padding,
                 and the output layer is the largest matrix of all.
             need_weights: also return cross-attention [layers, B*R, h, T, S].
@@ -145,7 +145,7 @@ class Decoder(nn.Module):
         x = self.embedding(ids).view(B, rows // B, T, -1)
         collected = []
         for layer, memory_kv in zip(self.layers, self.project_memory(memory), strict=True):
-            x, weights = segment(self.recompute, layer, x, memory_kv, mask, need_weights, kept)
+            x, weights = checkpointed(self.grad_checkpointing, layer, x, memory_kv, mask, need_weights, policy)
             if need_weights:
                 # [B, h, R*T, S] -> [B*R, h, T, S]
                 collected.append(weights.unflatten(2, (rows // B, T)).transpose(1, 2).flatten(0, 1))

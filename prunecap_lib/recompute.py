@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 T = TypeVar("T")
 
 
-def segment(on: bool, function: Callable[..., T], *args, **more) -> T:
+def checkpointed(on: bool, function: Callable[..., T], *args, **more) -> T:
     """``function(*args, **more)``; with ``on``, only what goes in and comes out is kept for the backward pass.
 
     Gradients are the same, to the last bit where the function's sums are: the second time it draws the same dropout.

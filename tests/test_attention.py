@@ -6,12 +6,12 @@ from close import assert_close
 from torch import nn
 
 from prunecap_lib.attention import (
-    READING,
+    FLOPS_PER_LOAD,
     CrossAttention,
     SelfAttention,
     attend,
-    attend_kept,
-    with_itself,
+    attend_with_policy,
+    policy_with_self,
 )
 from prunecap_lib.masks import causal_mask, padding_mask
 
@@ -52,29 +52,29 @@ def test_a_float_mask_is_added_to_the_scores():
 def test_dropped_tokens_are_as_good_as_gone():
     q, k, v = (torch.randn(2, 3, 7, 8) for _ in range(3))
     kept = torch.tensor([1.0, 1, 0, 1, 0, 1, 1])
-    y, weights = attend_kept(q, k, v, kept, need_weights=True)
+    y, weights = attend_with_policy(q, k, v, kept, need_weights=True)
     there = kept == 1
     assert_close(y, attend(q, k[:, :, there], v[:, :, there])[0])
-    assert (weights[..., ~there] == 0).all() and attend_kept(q, k, v, kept)[1] is None
-    itself = with_itself(kept.expand(2, 7))
+    assert (weights[..., ~there] == 0).all() and attend_with_policy(q, k, v, kept)[1] is None
+    itself = policy_with_self(kept.expand(2, 7))
     expected = attend(q, k, v, itself == 1)[0]
-    assert_close(attend_kept(q, k, v, itself)[0], expected)
+    assert_close(attend_with_policy(q, k, v, itself)[0], expected)
     assert itself[0, 0].diagonal().tolist() == [1] * 7 and itself[0, 0, 0].tolist() == kept.tolist()
 
 
 def test_a_dropped_token_learns_what_keeping_it_would_change():
     q, k, v = (torch.randn(1, 1, 3, 4, dtype=torch.double) for _ in range(3))
     kept = torch.tensor([1.0, 0, 1], dtype=torch.double, requires_grad=True)
-    slope = torch.autograd.grad(attend_kept(q, k, v, kept)[0].sum(), kept)[0][1]
+    slope = torch.autograd.grad(attend_with_policy(q, k, v, kept)[0].sum(), kept)[0][1]
     step = torch.tensor([0.0, 1e-3, 0], dtype=torch.double)
-    change = (attend_kept(q, k, v, kept + step)[0] - attend_kept(q, k, v, kept)[0]).sum() / 1e-3
+    change = (attend_with_policy(q, k, v, kept + step)[0] - attend_with_policy(q, k, v, kept)[0]).sum() / 1e-3
     assert slope.abs() > 1e-3
     assert_close(slope, change, within=1e-2)
 
 
 def test_nothing_kept_is_nothing_seen():
     q, k, v, kept = *(torch.randn(1, 2, 3, 4) for _ in range(3)), torch.zeros(3, requires_grad=True)
-    y, _ = attend_kept(q, 100 * k, v, kept)
+    y, _ = attend_with_policy(q, 100 * k, v, kept)
     y.sum().backward()
     assert (y == 0).all() and kept.grad.isfinite().all()
 
@@ -102,11 +102,12 @@ def test_memory_stays_unprojected_while_that_saves_work(S, D, heads):
     """Counted here by hand: a product of [a, b] and [b, c] takes a * b * c multiplications."""
     layer, memory, width = CrossAttention(D, heads).to("meta"), torch.empty(32, S, D, device="meta"), D // heads
     projected, a_look = 32 * 2 * S * D * D, 32 * heads * 2 * S * width
-    a_carried_look = 32 * heads * (2 * width * D + 2 * S * D) + READING * 2 * D * D  # and the two matrices are read
+    matrices = FLOPS_PER_LOAD * 2 * D * D  # the two of them are read again
+    a_carried_look = 32 * heads * (2 * width * D + 2 * S * D) + matrices
     turn = next(looks for looks in range(1, 2000) if looks * a_carried_look >= projected + looks * a_look)
     assert 1 < turn < 1999
-    assert layer.project_memory(memory, looks=turn - 1)[0] is memory
-    assert layer.project_memory(memory, looks=turn)[0].dim() == 4
+    assert layer.project_memory(memory, n_queries=turn - 1)[0] is memory
+    assert layer.project_memory(memory, n_queries=turn)[0].dim() == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

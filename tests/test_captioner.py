@@ -97,7 +97,7 @@ def test_gathered_equals_masked(captioner, images, ids, ratio):
     for scorer in scorers(captioner):
         tokens = captioner.encode(images, scorer=scorer)
         torch.manual_seed(5)
-        memory, kept = captioner.look(tokens, ratio, scorer)
+        memory, kept = captioner.encode_memory(tokens, ratio, scorer)
         assert kept.x.shape[1] == keep_count(64, ratio)
         visible = torch.zeros(3, 64, dtype=torch.bool).scatter(1, kept.index, True)
         visible = torch.cat([torch.ones(3, tokens.prefix_count, dtype=torch.bool), visible], 1)

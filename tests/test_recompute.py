@@ -8,7 +8,7 @@ from prunecap_lib.costs import training_memory
 from prunecap_lib.costs.memory import LiveBytes
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.recompute import segment
+from prunecap_lib.recompute import checkpointed
 from prunecap_lib.training.batches import Batch
 from prunecap_lib.training.build import new_captioner
 from prunecap_lib.training.objective import objective
@@ -49,7 +49,7 @@ def test_same_gradients_for_less(encoder, schedule):
 def test_nothing_is_computed_again_without_gradients():
     called = []
     with torch.no_grad():
-        segment(True, called.append, torch.ones(1))
+        checkpointed(True, called.append, torch.ones(1))
     assert len(called) == 1
 
 
@@ -58,7 +58,7 @@ def test_a_backbone_that_cannot_says_so():
     captioner = new_captioner(config, [["a cat"]])
     del type(captioner.encoder.model).set_grad_checkpointing
     with pytest.raises(InputError, match="timm cannot compute its blocks again"):
-        captioner.encoder.set_recompute(True)
+        captioner.encoder.set_grad_checkpointing(True)
 
 
 @pytest.mark.slow

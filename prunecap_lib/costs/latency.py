@@ -96,7 +96,7 @@ def time_stages(captioner: Captioner, images: Tensor, *, prune_ratio: float, sco
         return result
 
     _, _, memory_kv = look_in_stages(captioner, images, measure, prune_ratio=prune_ratio, scorer=scorer,
-                                     looks=beams * words)
+                                     n_queries=beams * words)
     first = torch.full((len(images), beams), BOS, device=images.device)
     measure("decoding", write, captioner.decoder, first, memory_kv, words)
     return seconds | {"total": sum(seconds.values())}

@@ -103,16 +103,16 @@ def count_parameters(captioner: Captioner) -> dict[str, int]:
 
 
 def look_in_stages(captioner: Captioner, images: Tensor, measure: Callable, *, prune_ratio: float, scorer: str,
-                   looks: int) -> tuple[VisualTokens, VisualTokens, MemoryKV]:
+                   n_queries: int) -> tuple[VisualTokens, VisualTokens, MemoryKV]:
     """All stages before the first word: images [B, 3, S, S] -> all tokens, those kept, keys and values.
 
-    ``measure(stage, function, *inputs)`` is to return what ``function(*inputs)`` gives. ``looks``: queries that
+    ``measure(stage, function, *inputs)`` is to return what ``function(*inputs)`` gives. ``n_queries``: queries that
     each picture will answer, R * T.
     """
     tokens = measure("encoder", lambda: captioner.encode(images, scorer=scorer))
     kept = measure("scoring", lambda: captioner.prune(tokens, prune_ratio, scorer))
     memory = measure("projection", lambda: captioner.projection(kept.sequence))
-    return tokens, kept, measure("keys and values", lambda: captioner.decoder.project_memory(memory, looks))
+    return tokens, kept, measure("keys and values", lambda: captioner.decoder.project_memory(memory, n_queries))
 
 
 def _count(captioner: Captioner, ratio: float, *, scorer: str, words: int, beams: int, batch: int):
@@ -126,7 +126,7 @@ def _count(captioner: Captioner, ratio: float, *, scorer: str, words: int, beams
     side = captioner.encoder.image_size
     images = torch.empty(batch, 3, side, side, device="meta")
     tokens, kept, memory_kv = look_in_stages(captioner, images, measure, prune_ratio=ratio, scorer=scorer,
-                                             looks=beams * words)
+                                             n_queries=beams * words)
 
     def step(t: int) -> int:
         incremental = IncrementalDecoder(captioner.decoder, memory_kv, beams=beams, max_length=words)

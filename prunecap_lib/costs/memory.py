@@ -250,7 +250,7 @@ def _step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, pr
             optimizer.state[parameter] = {"step": torch.zeros(())} | {
                 moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")}
         if device == "cuda":
-            captioner.encoder.few = batch  # a GPU encodes all pictures at once
+            captioner.encoder.cpu_chunk = batch  # a GPU encodes all pictures at once
         captions = config.samples if config.self_critical else config.captions_per_image
         ids = torch.full((batch * captions, config.max_words + 2), BOS)
         side = captioner.encoder.image_size

@@ -24,19 +24,19 @@ GRACE = 120.0
 """Seconds for a parent that was told to end to finish its step and save."""
 
 
-def prepared(data: Any, keys: Sequence, workers: int) -> Iterator:
+def map_in_workers(data: Any, keys: Sequence, workers: int) -> Iterator:
     """``data[key]`` for each key, in order, by so many processes beside this one. Raises what ``data[key]`` raises."""
     # a generator of its own: opening a loader must not disturb a run's random state
     loader = torch.utils.data.DataLoader(_Told(data), sampler=keys, batch_size=None, num_workers=workers,
-                                         worker_init_fn=go_with_parent, generator=torch.Generator())
+                                         worker_init_fn=exit_with_parent, generator=torch.Generator())
     for one in loader:
         if isinstance(one, PrunecapError):
             raise one
         yield one
 
 
-def go_with_parent(_worker: int = 0) -> None:
-    """``DataLoader(worker_init_fn=go_with_parent)``: ends this worker when its parent has ended, and for no signal.
+def exit_with_parent(_worker: int = 0) -> None:
+    """``DataLoader(worker_init_fn=exit_with_parent)``: ends this worker when its parent has ended, and for no signal.
 
     A parent that lives and wants no more ends it in the loader's own way. But one that leaves with an unfinished loader
     sends SIGTERM, too, and waits: so whom that has found goes after ``GRACE``.

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..pruning.predictor import PREDICTOR
-from ..recompute import segment
+from ..recompute import checkpointed
 from ..tokens import Grid, VisualTokens
 
 
@@ -31,14 +31,14 @@ class Encoder(nn.Module):
         stride: pixels between neighbouring tokens (a ViT's patch size).
         prefix_tokens: P, class and register tokens.
         preprocessing: how a picture becomes its input.
-        few: pictures that a CPU encodes at a time: what one layer has left is then still in its cache when the next
-            one reads it.
+        cpu_chunk: pictures that a CPU encodes at a time: what one layer has left is then still in its cache when the
+            next one reads it.
         block_channels: C of each block, counted through all stages.
         block_tokens: N at each block, as long as all are kept.
         reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
         schedule: where tokens go on the way, or None; see ``set_schedule``.
         added: the modules that the schedule needs beyond the encoder's own.
-        recompute: are blocks computed again for the backward pass? See ``set_recompute``.
+        grad_checkpointing: are blocks computed again for the backward pass? See ``set_grad_checkpointing``.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Encoder(nn.Module):
     stride: int
     prefix_tokens: int = 0
     preprocessing: Preprocessing
-    few: int = 4
+    cpu_chunk: int = 4
     block_channels: tuple[int, ...] = ()
     block_tokens: tuple[int, ...] = ()
     reductions: tuple[str, ...] = ()
     schedule: Schedule | None = None
     added: nn.ModuleDict
-    recompute: bool = False
+    grad_checkpointing: bool = False
 
     head_keys: tuple[str, ...] = ("head.",)
     """How keys of timm's classifier begin: they may be in a state dict and are left out."""
@@ -68,16 +68,17 @@ class Encoder(nn.Module):
 
     def encode(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """``forward``, a few pictures at a time where that is faster: on a CPU, while nothing is trained."""
-        few = len(images) if self.training or torch.is_grad_enabled() or images.device.type != "cpu" else self.few
-        return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(few)])
+        whole = self.training or torch.is_grad_enabled() or images.device.type != "cpu"
+        chunk = len(images) if whole else self.cpu_chunk
+        return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(chunk)])
 
-    def set_recompute(self, on: bool) -> None:
+    def set_grad_checkpointing(self, on: bool) -> None:
         """Keep nothing of what is inside a block for the backward pass: less memory, and more time, in training."""
-        self.recompute = on
+        self.grad_checkpointing = on
 
     def run(self, block, *args, **more):
-        """``block(*args, **more)``, a block or half of one, as ``set_recompute`` says."""
-        return segment(self.recompute, block, *args, **more)
+        """``block(*args, **more)``, a block or half of one, as ``set_grad_checkpointing`` says."""
+        return checkpointed(self.grad_checkpointing, block, *args, **more)
 
     @property
     def depth(self) -> int:

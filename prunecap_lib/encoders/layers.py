@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import attend, attend_kept
+from ..attention import attend, attend_with_policy
 from ..pruning.spatial import KeptCells, MaskedCells
 
 ACTIVATIONS = {
@@ -52,21 +52,22 @@ class Attention(nn.Module):
         self.proj = nn.Linear(channels, channels, bias=projection_bias)
 
     def forward(self, x: Tensor, need_weights: bool = False, mask: Tensor | None = None,
-                kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, C], mask or kept: see ``attend``, ``attend_kept`` -> (y [B, T, C], weights [B, h, T, T] | None)."""
-        return self.mix(*self.project(x), need_weights, mask, kept)
+                policy: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, C] -> (y [B, T, C], weights [B, h, T, T] | None). mask, policy: see ``attend``,
+        ``attend_with_policy``."""
+        return self.mix(*self.project(x), need_weights, mask, policy)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, C] -> queries, keys, values, each [B, h, T, Dh]."""
         return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False, mask: Tensor | None = None,
-            kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+            policy: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What ``project`` gives -> what ``forward`` gives."""
-        if kept is None:
+        if policy is None:
             y, weights = attend(q, k, v, mask, need_weights=need_weights)
         else:
-            y, weights = attend_kept(q, k, v, kept, need_weights=need_weights)
+            y, weights = attend_with_policy(q, k, v, policy, need_weights=need_weights)
         return self.proj(y.transpose(1, 2).flatten(2)), weights
 
 

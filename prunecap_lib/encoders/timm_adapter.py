@@ -57,7 +57,7 @@ class TimmAdapter(Encoder):
         self.stride = self.find_stride(grid)
         self.grid = Grid.of(grid, self.stride, self.image_size)
 
-    def set_recompute(self, on: bool) -> None:
+    def set_grad_checkpointing(self, on: bool) -> None:
         """As timm does it. Raises InputError where it cannot, for this backbone."""
         try:
             self.model.set_grad_checkpointing(on)
@@ -65,7 +65,7 @@ class TimmAdapter(Encoder):
             if on:
                 raise InputError(f"encoder {self.name}: timm cannot compute its blocks again; leave "
                                  "checkpoint_activations out") from error
-        self.recompute = on
+        self.grad_checkpointing = on
 
     def timm_module(self) -> nn.Module:
         return self.model

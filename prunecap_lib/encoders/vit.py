@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import with_itself
+from ..attention import policy_with_self
 from ..preprocessing import Preprocessing
 from ..tokens import SIGNALS, Grid, VisualTokens
 from .base import Encoder
@@ -157,9 +157,9 @@ class ViT(Encoder):
         for number, block in enumerate(self.blocks, 1):
             x, _ = self.run(block, x, **more)
             if predictor := self.predictor(number):
-                kept, _ = predictor.decide(x[:, P:], kept)
+                kept, _ = predictor.sample_mask(x[:, P:], kept)
                 shares.append(kept.mean(dim=1))
-                more = {"kept": with_itself(F.pad(kept, (P, 0), value=1.0))}
+                more = {"policy": policy_with_self(F.pad(kept, (P, 0), value=1.0))}
         x = self.norm(x)
         return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, decision=kept,
                                  shares=torch.stack(shares, dim=1))

@@ -56,7 +56,7 @@ def encode_split(captioner: Captioner, dataset: CaptionDataset, *, batch_size: i
                                    progress=progress).batches(batch_size, progress):
         with seeded_rng(seed, positions[0]):
             captioner.eval()
-            _, kept = captioner.look(images, prune_ratio, scorer)
+            _, kept = captioner.encode_memory(images, prune_ratio, scorer)
             captioner.train(training)
             yield positions, kept
 

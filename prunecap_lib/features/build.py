@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import CaptionDataset, ImageId
-from ..datasets.workers import prepared
+from ..datasets.workers import map_in_workers
 from ..devices import native_bf16
 from ..errors import InputError, MissingFileError, PrunecapError
 from ..files import Kind, check_space, delete_folder, write_text
@@ -70,7 +70,7 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
         batches = [list(range(at, min(at + batch_size, len(dataset)))) for at in range(done, len(dataset), batch_size)]
         with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
                   disable=not progress) as bar:
-            for images, marks in prepared(Batched(pixels), batches, workers):
+            for images, marks in map_in_workers(Batched(pixels), batches, workers):
                 arrays, _ = encode(encoder, images.to(device), bf16, pruned)
                 _check_range(arrays, encoder, dataset.image_ids[done : done + len(images)])
                 stored = {name: np.asarray(array, dtype_of(name)) for name, array in (arrays | marks).items()}

@@ -46,24 +46,24 @@ class TokenPredictor(nn.Module):
 
     def score(self, x: Tensor) -> Tensor:
         """The log-odds of keeping, of tokens that are all there: x [B, N, C] -> [B, N]."""
-        return odds(self(x))
+        return keep_logit(self(x))
 
-    def decide(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def sample_mask(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """In training: x [B, N, C] -> what stays of ``kept`` [B, N], drawn by chance, and the log-odds [B, N].
 
         What is gone stays gone. The noise is torch's own, so a run's random state fixes it.
         """
         log_probabilities = self(x, kept)
-        return kept * draw(log_probabilities), odds(log_probabilities)
+        return kept * gumbel_keep(log_probabilities), keep_logit(log_probabilities)
 
 
-def odds(log_probabilities: Tensor) -> Tensor:
+def keep_logit(log_probabilities: Tensor) -> Tensor:
     """Log-probabilities [B, N, 2] of keeping and dropping -> the log-odds of keeping, [B, N]."""
     keep, drop = log_probabilities.unbind(dim=-1)
     return keep - drop
 
 
-def draw(log_probabilities: Tensor) -> Tensor:
+def gumbel_keep(log_probabilities: Tensor) -> Tensor:
     """One decision for each token, [B, N, 2] -> [B, N]: 1 (keep) or 0, with the gradient of a softmax.
 
     Straight-through Gumbel-softmax (Jang et al. 2017, "Categorical Reparameterization with Gumbel-Softmax"): the

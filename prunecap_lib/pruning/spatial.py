@@ -107,7 +107,7 @@ class MaskedCells:
     def sample(cls, x: Tensor, predictor: TokenPredictor, before: MaskedCells | None) -> MaskedCells:
         """What a predictor in training keeps, of all cells or of those kept ``before``, on the map x [B, H, W, C]."""
         grid, kept = x.shape[1:3], x.new_ones(x.shape[:3], dtype=torch.float) if before is None else before.mask
-        decision, scores = predictor.decide(x.flatten(1, 2), kept.flatten(1))
+        decision, scores = predictor.sample_mask(x.flatten(1, 2), kept.flatten(1))
         return cls(decision.unflatten(1, grid), scores.detach().unflatten(1, grid), before)
 
     def resample_to(self, grid: Sequence[int]) -> MaskedCells:

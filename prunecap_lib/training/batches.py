@@ -19,8 +19,8 @@ from ..captioner import Captioner
 from ..datasets import open_dataset
 from ..datasets.base import CaptionDataset
 from ..datasets.decode import exact_pixels, fast_pixels
-from ..datasets.readable import Readable
-from ..datasets.workers import prepared
+from ..datasets.image_loader import ImageLoader
+from ..datasets.workers import map_in_workers
 from ..distributed import derive_seed
 from ..errors import InputError
 from ..features.cache import FeatureCache
@@ -90,7 +90,7 @@ class Batches:
             self.pixels = torch.from_numpy(dataset.pixels())
         else:
             look = fast_pixels if config.fast_decode and dataset.split == "train" else exact_pixels
-            self.readable = Readable(dataset, self.preprocessing, look, most=config.max_unreadable)
+            self.load_images = ImageLoader(dataset, self.preprocessing, look, most=config.max_unreadable)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -129,7 +129,7 @@ class Batches:
         if self.pixels is not None:
             images = self.pixels[indices]
         else:
-            images, shown = self.readable(indices)
+            images, shown = self.load_images(indices)
         if crops is not None:
             images = crop(images, crops)
         return self.preprocessing.normalize(images), shown
@@ -154,7 +154,7 @@ class Batches:
         parts = range(self.process, self.parts, self.processes)
         keys = [MicroBatchKey(derive_seed(self.config.seed, epoch, i), chunk, part)
                 for i, chunk in enumerate(chunks) if i >= start for part in parts]
-        return prepared(self, keys, self.config.workers)
+        return map_in_workers(self, keys, self.config.workers)
 
     @property
     def steps(self) -> int:

@@ -115,7 +115,7 @@ def sample_captions(captioner: Captioner, images: Tensor | VisualTokens, seeds: 
     captioner.eval()
     with autocast(config.precision, captioner.device):
         tokens = images if isinstance(images, VisualTokens) else captioner.encode(images)
-        memory, _ = captioner.look(tokens)
+        memory, _ = captioner.encode_memory(tokens)
         uniforms = torch.stack([torch.rand(config.samples, T, generator=torch.Generator().manual_seed(seed))
                                 for seed in seeds])
         written = [decoding.sample(captioner.decoder, memory, uniforms.to(memory.device))]

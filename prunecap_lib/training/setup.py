@@ -99,8 +99,8 @@ def apply_compute_options(captioner: Captioner, config: TrainConfig) -> None:
     Encoder and decoder are compiled apart: which tokens stay is decided between them, and is no work for a compiler.
     Raises InputError where the encoder cannot compute its blocks again.
     """
-    captioner.encoder.set_recompute(config.checkpoint_activations)
-    captioner.decoder.recompute = config.checkpoint_activations
+    captioner.encoder.set_grad_checkpointing(config.checkpoint_activations)
+    captioner.decoder.grad_checkpointing = config.checkpoint_activations
     if config.compile:
         captioner.encoder.compile()
         captioner.decoder.compile(dynamic=True)  # captions of another batch have another length

@@ -28,7 +28,7 @@ def test_decoding_is_the_sum_of_all_steps(captioner, beams, words):
     found = ledger(captioner, words=words, beams=beams, batch=2)
 
     def write():
-        _, kept = captioner.look(torch.zeros(2, 3, 64, 64))
+        _, kept = captioner.encode_memory(torch.zeros(2, 3, 64, 64))
         memory_kv = captioner.decoder.project_memory(captioner.projection(kept.sequence), beams * words)
         incremental = IncrementalDecoder(captioner.decoder, memory_kv, beams=beams, max_length=words)
         for _ in range(words):

@@ -16,7 +16,7 @@ from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.shards import cache
 from prunecap_lib.datasets.shards.build import build_shards
 from prunecap_lib.datasets.shards.index import ShardSettings
-from prunecap_lib.datasets.workers import prepared
+from prunecap_lib.datasets.workers import map_in_workers
 from prunecap_lib.errors import InputError, MissingFileError
 
 
@@ -210,7 +210,7 @@ def test_workers_fetch_each_shard_once(many, workers):
     data = open_dataset("shards", split="train", root=many[0])
     order = data.order(torch.Generator().manual_seed(1)).tolist()
     data.encoded(order[0])  # a thread in this process must not disturb the workers
-    read = list(prepared(Lengths(data), order, workers))
+    read = list(map_in_workers(Lengths(data), order, workers))
     assert read == [int(data._length[i]) for i in order] and numbers_asked() == list(range(23))
     assert pickle.loads(pickle.dumps(data)).encoded(3) == data.encoded(3)
 

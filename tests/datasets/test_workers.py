@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prunecap_lib.datasets import workers as workers_module
-from prunecap_lib.datasets.workers import prepared
+from prunecap_lib.datasets.workers import map_in_workers
 from prunecap_lib.errors import InputError, MissingFileError
 
 
@@ -21,7 +21,7 @@ class Heavy:
 
 
 def loads(told):
-    loader = prepared(Heavy(), range(100), 2)
+    loader = map_in_workers(Heavy(), range(100), 2)
     told.send([next(loader)[0], next(loader)[0]])
     time.sleep(60)
 
@@ -52,11 +52,11 @@ def test_workers_end_with_a_killed_parent():
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 def test_a_signal_from_elsewhere_is_the_parents_to_obey(name):
     before = set(multiprocessing.active_children())
-    loader = prepared(Heavy(), range(40), 2)
+    loader = map_in_workers(Heavy(), range(40), 2)
     pids = {next(loader)[0], next(loader)[0]}
     subprocess.run(["kill", f"-{name}", *map(str, pids)], check=True)  # as Slurm does to all processes of a job
     assert {pid for pid, _ in loader} == pids
-    loader = prepared(Heavy(), range(40), 2)
+    loader = map_in_workers(Heavy(), range(40), 2)
     next(loader)
     workers = set(multiprocessing.active_children()) - before
     loader.close()  # the parent wants no more
@@ -69,7 +69,7 @@ LEFT_OPEN = []
 
 
 def leaves(told):
-    LEFT_OPEN.append(prepared(Heavy(), range(100), 2))
+    LEFT_OPEN.append(map_in_workers(Heavy(), range(100), 2))
     told.send(next(LEFT_OPEN[0])[0])
 
 
@@ -101,7 +101,7 @@ class Failing:
 def test_an_error_says_the_same_in_a_worker(workers, error):
     read, state = [], torch.get_rng_state()
     with pytest.raises(type(error)) as caught:
-        for one in prepared(Failing(error), [5, 1, 4, 3, 2], workers):
+        for one in map_in_workers(Failing(error), [5, 1, 4, 3, 2], workers):
             read.append(one)
     assert str(caught.value) == str(error) and read == [5, 1, 4]
     assert torch.equal(torch.get_rng_state(), state)

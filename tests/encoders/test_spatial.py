@@ -289,7 +289,7 @@ def test_a_predictors_training_equals_what_it_keeps(family, images, monkeypatch)
     with torch.no_grad():
         gathered = encoder(images)
 
-    def decide(predictor, x, kept):  # the best half, as many as the gathered forward keeps
+    def sample_mask(predictor, x, kept):  # the best half, as many as the gathered forward keeps
         with torch.no_grad():
             keep, drop = predictor(x, kept).unbind(dim=-1)
             scores = keep - drop
@@ -299,7 +299,7 @@ def test_a_predictors_training_equals_what_it_keeps(family, images, monkeypatch)
             best = best.indices[:, :count]
         return kept * torch.zeros_like(scores).scatter(1, best, 1.0), scores
 
-    monkeypatch.setattr(TokenPredictor, "decide", decide)
+    monkeypatch.setattr(TokenPredictor, "sample_mask", sample_mask)
     masked = encoder.train()(images)
     assert_close(masked.x, gathered.x)
     assert gathered.shares is None and masked.kept is None and torch.equal(masked.index, gathered.index)

@@ -57,7 +57,7 @@ def same_decisions(monkeypatch):
     """In training, too, exactly as many tokens stay as the schedule says: those with the best odds."""
     counts = dict(zip(SCHEDULE.keep, SCHEDULE.counts(16), strict=True))
 
-    def decide(self, x, kept):
+    def sample_mask(self, x, kept):
         odds = self(x, kept).diff(dim=-1)[..., 0].neg()
         best = clear_top(odds.masked_fill(kept == 0, -torch.inf), counts[self.rate])
         return torch.zeros_like(kept).scatter(1, best, 1.0), odds
@@ -67,7 +67,7 @@ def same_decisions(monkeypatch):
         self.rate = keep
 
     monkeypatch.setattr(TokenPredictor, "__init__", init)
-    monkeypatch.setattr(TokenPredictor, "decide", decide)
+    monkeypatch.setattr(TokenPredictor, "sample_mask", sample_mask)
 
 
 @pytest.mark.parametrize("changes", [dict(), dict(registers=2), dict(class_token=False)], ids=str)
@@ -148,7 +148,7 @@ def test_only_kept_tokens_are_in_the_shared_half():
     assert_close(predictor(x, torch.ones(1, 5)), predictor(x))
     assert predictor(x, torch.zeros(1, 5)).isfinite().all()
     for before in (torch.zeros(1, 5), kept):
-        decision, odds = zip(*(predictor.decide(x, before) for _ in range(20)), strict=True)
+        decision, odds = zip(*(predictor.sample_mask(x, before) for _ in range(20)), strict=True)
         assert (torch.stack(decision) <= before).all() and torch.equal(odds[0], odds[1])
 
 

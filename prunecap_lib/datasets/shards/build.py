@@ -24,7 +24,7 @@ from ...errors import InputError, PictureError, PrunecapError
 from ...files import Kind, check_output_folder, check_space, file_sha256, in_bytes, locked, write_text
 from ...reading import read_bytes, read_json
 from ..base import CaptionDataset
-from ..workers import prepared
+from ..workers import map_in_workers
 from .index import INDEX, Index, LeftOut, Plan, Shard, ShardSettings, parse_index, split_folder
 
 
@@ -201,7 +201,7 @@ class _Jpegs:
 def _samples(dataset, settings: ShardSettings, positions: list[int], workers: int) -> Iterator:
     """(position, JPEG or None, about it) for each position, in order."""
     lists = [positions[k : k + _AT_ONCE] for k in range(0, len(positions), _AT_ONCE)]
-    for some in prepared(_Jpegs(dataset, settings), lists, workers):
+    for some in map_in_workers(_Jpegs(dataset, settings), lists, workers):
         yield from some
 
 

@@ -20,7 +20,7 @@ from .base import CaptionDataset, ImageId
 Look = Callable[[CaptionDataset, int, Preprocessing], Tensor]
 
 
-class Readable:
+class ImageLoader:
     """Pictures of a data set by position, without those that cannot be read.
 
     Args:

@@ -10,7 +10,7 @@ from PIL import Image
 from shard_photos import photos
 
 from prunecap_lib.datasets.decode import exact_pixels, fast_pixels
-from prunecap_lib.datasets.readable import Readable
+from prunecap_lib.datasets.image_loader import ImageLoader
 from prunecap_lib.errors import InputError, MissingFileError, PictureError
 from prunecap_lib.preprocessing import Preprocessing, decode_image, load_image
 from prunecap_lib.text import PAD
@@ -30,7 +30,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("look", [exact_pixels, fast_pixels])
 def test_a_neighbour_stands_in_and_is_counted_once(source, look):
     cut(source, 3), cut(source, 1)
-    readable = Readable(source, PREP, look, most=0.1)
+    readable = ImageLoader(source, PREP, look, most=0.1)
     with pytest.warns(UserWarning, match=r"3.jpg cannot be read.*goes on without it \(unreadable picture 1, 2 allowed"):
         images, shown = readable([2, 3, 5, 6])
     assert shown == [0, 2, 2, 3] and torch.equal(images[1], look(source, 5, PREP))
@@ -46,10 +46,10 @@ def test_a_neighbour_stands_in_and_is_counted_once(source, look):
 @pytest.mark.filterwarnings("ignore:.*goes on without it")
 def test_too_many_stop(source):
     with pytest.raises(InputError, match="none of 1 pictures of a batch"):
-        cut(source, 0), Readable(source, PREP, exact_pixels, most=0.5)([0])
+        cut(source, 0), ImageLoader(source, PREP, exact_pixels, most=0.5)([0])
     for i in (1, 2):
         cut(source, i)
-    readable = Readable(source, PREP, exact_pixels, most=0.1)
+    readable = ImageLoader(source, PREP, exact_pixels, most=0.1)
     with pytest.raises(InputError, match="2.jpg .*unreadable picture 3 of 23, and max_unreadable 0.1 allows 2"):
         readable([0, 1, 2, 3])
     source.paths[9].unlink()
@@ -68,7 +68,7 @@ class Batch(torch.utils.data.Dataset):
 @pytest.mark.filterwarnings("ignore:.*goes on without it")
 def test_workers_count_together(source):
     cut(source, 1), cut(source, 3)
-    readable = Readable(source, PREP, exact_pixels, most=0.1)
+    readable = ImageLoader(source, PREP, exact_pixels, most=0.1)
     lists = [[0, 1], [2, 3], [1, 0], [3, 2]]
     shown = list(torch.utils.data.DataLoader(Batch(readable), sampler=lists, batch_size=None, num_workers=2))
     assert shown == [[0, 0], [0, 0], [1, 1], [1, 1]] and len(readable.unreadable) == 2

@@ -35,7 +35,7 @@ def encode_split(captioner: Captioner, dataset, *, cache_features: bool) -> Visu
     parts = [images if isinstance(images, VisualTokens) else captioner.encode(images, scorer=scorer)
              for _, images in EncoderInputs(captioner, dataset,
                                             cache_features=cache_features).batches(100, progress=True)]
-    return VisualTokens.join(parts)
+    return VisualTokens.cat(parts)
 
 
 def usable(captioner: Captioner) -> list[str]:
@@ -80,18 +80,18 @@ def point(captioner: Captioner, dataset, ratio: float, prune, options, seeds=RAN
 
 def sweep(captioner: Captioner, dataset, tokens: VisualTokens, options, name: str) -> dict:
     """Every point of one model: unpruned, by each scorer, and by the masks where there are some."""
-    rows = {"unpruned": point(captioner, dataset, 0.0, lambda chunk, _: tokens.pictures(chunk), options),
+    rows = {"unpruned": point(captioner, dataset, 0.0, lambda chunk, _: tokens.select(chunk), options),
             "scorers": {}, "masks": {}}
     for scorer, ratio in tqdm(list(product(usable(captioner), options.ratios)), desc=name):
         def prune(chunk, generator, scorer=scorer, ratio=ratio):
-            return captioner.prune(tokens.pictures(chunk), ratio, scorer, generator)
+            return captioner.prune(tokens.select(chunk), ratio, scorer, generator)
         seeds = RANDOM_SEEDS if scorer == "random" else RANDOM_SEEDS[:1]
         rows["scorers"].setdefault(scorer, []).append(point(captioner, dataset, ratio, prune, options, seeds))
     if (cover := object_cover(dataset, tokens.grid)) is None:
         return rows
     for (row, sign), ratio in product({"objects_first": 1, "objects_last": -1}.items(), options.ratios):
         def prune(chunk, _, sign=sign, ratio=ratio):
-            part = tokens.pictures(chunk)
+            part = tokens.select(chunk)
             return keep_top_k(part, oracle_score(part, sign * cover[chunk]), keep_count(part.x.shape[1], ratio))
         rows["masks"].setdefault(row, []).append(point(captioner, dataset, ratio, prune, options))
     return rows

@@ -201,7 +201,7 @@ class Captioner(nn.Module):
         the decoder looked at, before their projection.
         """
         memory, tokens = self.encode_memory(images, prune_ratio, scorer)
-        logits = self.decoder(ids, memory, policy=tokens.kept, at=at)
+        logits = self.decoder(ids, memory, policy=tokens.sequence_mask, at=at)
         return (logits, tokens) if need_tokens else logits
 
     # -- from a picture to words --------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class Captioner(nn.Module):
                     raise InputError(f"method {method!r} is unknown; use 'greedy', 'beam' or 'sample'")
             if n > 1:
                 rows = torch.arange(len(memory), device=memory.device).repeat_interleave(n)
-                memory, kept = memory[rows], kept.pictures(rows)
+                memory, kept = memory[rows], kept.select(rows)
             maps = self._attention(written.ids, memory, kept) if return_attention else [None] * len(memory)
         finally:
             if was_training:

@@ -88,11 +88,11 @@ class VisualTokens:
             where asked.
         key_norm: [B, N], length of each token's key in the last block, mean over heads, where asked.
         group: [B, H*W], for each cell the position in ``x`` of the token that carries it, -1 where it was
-            dropped. ``None`` until tokens merge: each then carries its own cell alone. ``carrier`` and
+            dropped. ``None`` until tokens merge: each then carries its own cell alone. ``cell_to_token`` and
             ``size`` answer in both cases.
-        decision: [B, N], only from an encoder that trains predictors by masks: 1 where a token is still there, 0 where
+        keep_mask: [B, N], only from an encoder that trains predictors by masks: 1 where a token is still there, 0 where
             it was dropped and left in ``x`` all the same. Elsewhere ``None``.
-        shares: [B, L], from every encoder that trains predictors: the share of tokens left after each reduction.
+        keep_ratios: [B, L], from every encoder that trains predictors: the share of tokens left after each reduction.
         pruned: scorer and prune ratio of tokens that were stored pruned, so that nobody prunes them once more.
     """
 
@@ -104,8 +104,8 @@ class VisualTokens:
     attention_received: Tensor | None = None
     key_norm: Tensor | None = None
     group: Tensor | None = None
-    decision: Tensor | None = None
-    shares: Tensor | None = None
+    keep_mask: Tensor | None = None
+    keep_ratios: Tensor | None = None
     pruned: tuple[str, float] | None = None
 
     @classmethod
@@ -126,14 +126,14 @@ class VisualTokens:
         return 0 if self.prefix is None else self.prefix.shape[1]
 
     @property
-    def kept(self) -> Tensor | None:
+    def sequence_mask(self) -> Tensor | None:
         """Which tokens of ``sequence`` are still there, [B, P+N]: 1 or 0; ``None`` where all of them are."""
-        if self.decision is None:
+        if self.keep_mask is None:
             return None
-        return F.pad(self.decision, (self.prefix_count, 0), value=1.0)
+        return F.pad(self.keep_mask, (self.prefix_count, 0), value=1.0)
 
     @property
-    def carrier(self) -> Tensor:
+    def cell_to_token(self) -> Tensor:
         """For each cell the position in ``x`` of the token that carries it, [B, H*W]; -1 where it was dropped."""
         if self.group is not None:
             return self.group
@@ -187,7 +187,7 @@ class VisualTokens:
             # shares add up to 1: the average is the leader, and how far each of the others pulls it
             pull = _widen(share, values) * (gone - beside)
             averaged[name] = kept.scatter_add(1, _widen(to, values), pull).to(values.dtype)
-        return replace(self, index=self.index.gather(1, stay), group=_follow(self.carrier, new), **averaged)
+        return replace(self, index=self.index.gather(1, stay), group=_follow(self.cell_to_token, new), **averaged)
 
     def with_x(self, x: Tensor, prefix: Tensor | None) -> VisualTokens:
         """The same cells with other features (after a projection, say)."""
@@ -195,43 +195,43 @@ class VisualTokens:
 
     def _tensors(self, *names: str) -> dict[str, Tensor]:
         """The tensors of these names, or all, that are there."""
-        return {name: value for name in names or ("x", "index", "prefix", "group", "decision", "shares", *SIGNALS)
+        return {name: value for name in names or ("x", "index", "prefix", "group", "keep_mask", "keep_ratios", *SIGNALS)
                 if (value := getattr(self, name)) is not None}
 
     def to(self, device) -> VisualTokens:
         """The same tokens on another device."""
         return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
 
-    def pictures(self, chosen: Tensor) -> VisualTokens:
+    def select(self, chosen: Tensor) -> VisualTokens:
         """Some pictures of the batch, by position."""
         return replace(self, **{name: value[chosen] for name, value in self._tensors().items()})
 
     @staticmethod
-    def join(batches: list[VisualTokens]) -> VisualTokens:
+    def cat(batches: list[VisualTokens]) -> VisualTokens:
         """Several batches of one encoder's tokens as one batch."""
         if len(batches) == 1:
             return batches[0]
         if any(batch.group is not None for batch in batches):
-            batches = [replace(batch, group=batch.carrier) for batch in batches]
+            batches = [replace(batch, group=batch.cell_to_token) for batch in batches]
         return replace(batches[0], **{name: torch.cat([getattr(batch, name) for batch in batches])
                                       for name in batches[0]._tensors()})
 
-    def paint(self, values: Tensor, fill: float = 0.0) -> Tensor:
+    def to_grid(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Colour each cell with its token's value: [B, ..., N] -> [B, ..., H, W]; ``fill`` where it was dropped.
 
         For what holds for a token as a whole: a score, a feature, whether it was kept.
         """
-        carrier = self.carrier.reshape(len(self.index), *[1] * (values.dim() - 2), -1)
-        carrier = carrier.expand(*values.shape[:-1], -1)
-        out = values.gather(-1, carrier.clamp(min=0)).masked_fill(carrier < 0, fill)
+        cell_to_token = self.cell_to_token.reshape(len(self.index), *[1] * (values.dim() - 2), -1)
+        cell_to_token = cell_to_token.expand(*values.shape[:-1], -1)
+        out = values.gather(-1, cell_to_token.clamp(min=0)).masked_fill(cell_to_token < 0, fill)
         return out.unflatten(-1, self.grid)
 
     def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Share each token's value out over its cells: [B, ..., N] -> [B, ..., H, W]; ``fill`` where it was dropped.
 
         For what is divided among the tokens, as attention is: with the default ``fill`` the sum stays the
-        same. Where no token is merged, ``paint`` gives the same.
+        same. Where no token is merged, ``to_grid`` gives the same.
         """
         if self.group is not None:
             values = values / self.size.reshape(len(self.index), *[1] * (values.dim() - 2), -1)
-        return self.paint(values, fill)
+        return self.to_grid(values, fill)

@@ -134,7 +134,7 @@ def test_relevance_is_the_mean_map_of_the_unpruned_caption(captioner, images):
     relevance = captioner.relevance(tokens)
     for b, caption in enumerate(captioner.generate(images, prune_ratio=0.0, max_length=12, return_attention=True)):
         assert_close(relevance[b], mean_map(caption.attention).flatten())
-        alone = captioner.relevance(tokens.pictures(torch.tensor([b])))
+        alone = captioner.relevance(tokens.select(torch.tensor([b])))
         assert_close(alone[0], relevance[b])
 
 

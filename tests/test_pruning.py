@@ -85,7 +85,7 @@ def test_scatter_puts_values_on_their_cells():
 
 def test_pictures_can_be_taken_out_and_joined_again():
     tokens = some_tokens(B=3, prefix=1)
-    again = VisualTokens.join([tokens.pictures(torch.tensor([0])), tokens.pictures(torch.tensor([1, 2]))])
+    again = VisualTokens.cat([tokens.select(torch.tensor([0])), tokens.select(torch.tensor([1, 2]))])
     for name in ("x", "index", "prefix", "cls_attention", "attention_received"):
         assert torch.equal(getattr(again, name), getattr(tokens, name))
 

@@ -42,8 +42,8 @@ def test_places_stay_true_through_several_reductions(steps, seed):
     B, N = tokens.index.shape
     assert torch.equal(tokens.index, tokens.index.sort(dim=1).values)
     positions = torch.arange(N).expand(B, N)
-    assert torch.equal(tokens.carrier.gather(1, tokens.index), positions)               # each carries its own cell
-    carried = tokens.carrier[:, None] == positions[..., None]                           # [B, N, H*W]
+    assert torch.equal(tokens.cell_to_token.gather(1, tokens.index), positions)         # each carries its own cell
+    carried = tokens.cell_to_token[:, None] == positions[..., None]                           # [B, N, H*W]
     assert torch.equal(tokens.x > 0, carried)
     assert_close(tokens.x.sum(-1), torch.ones(B, N))
     assert torch.equal(tokens.size, carried.sum(-1).float())
@@ -59,15 +59,15 @@ def test_size_counts_cells():
 
 def test_carrier_of_unmerged_tokens():
     kept = one_hot_tokens(H=2, W=2).keep(torch.tensor([[1, 3], [0, 1]]))
-    assert kept.group is None and kept.carrier.tolist() == [[-1, 0, -1, 1], [0, 1, -1, -1]]
+    assert kept.group is None and kept.cell_to_token.tolist() == [[-1, 0, -1, 1], [0, 1, -1, -1]]
 
 
 def test_scatter_shares_and_paint_repeats():
     values = torch.tensor([[2.0, 3.0, 4.0], [1.0, 8.0, 5.0]])
     tokens = merged_tokens()
     assert tokens.scatter(values).tolist() == [[[1, 1, 3], [2, 0, 2]], [[1, 2, 2], [2, 2, 5]]]
-    assert tokens.paint(values, fill=-9).tolist() == [[[2, 2, 3], [4, -9, 4]], [[1, 8, 8], [8, 8, 5]]]
-    assert tokens.paint(values[:, None].expand(2, 4, 3)).shape == (2, 4, 2, 3)
+    assert tokens.to_grid(values, fill=-9).tolist() == [[[2, 2, 3], [4, -9, 4]], [[1, 8, 8], [8, 8, 5]]]
+    assert tokens.to_grid(values[:, None].expand(2, 4, 3)).shape == (2, 4, 2, 3)
     assert tokens.scatter(values, fill=float("nan"))[0].isnan().nonzero().tolist() == [[1, 1]]
 
 
@@ -75,7 +75,7 @@ def test_scatter_shares_and_paint_repeats():
 def test_unmerged_paint_and_scatter_agree(dtype):
     kept = one_hot_tokens().keep(torch.tensor([[0, 4, 11], [1, 2, 3]]))
     values = torch.tensor([[1, 0, 1], [0, 1, 1]]).to(dtype)
-    assert torch.equal(kept.paint(values), kept.scatter(values)) and kept.scatter(values).dtype == dtype
+    assert torch.equal(kept.to_grid(values), kept.scatter(values)) and kept.scatter(values).dtype == dtype
 
 
 def test_dropping_a_merged_token_drops_its_cells():
@@ -116,7 +116,7 @@ def test_half_precision_is_averaged_in_full():
 
 def test_merged_pictures_can_be_taken_out_and_joined_again():
     tokens = merged_tokens()
-    turned = VisualTokens.join([tokens.pictures(torch.tensor([1])), tokens.pictures(torch.tensor([0]))]).to("cpu")
+    turned = VisualTokens.cat([tokens.select(torch.tensor([1])), tokens.select(torch.tensor([0]))]).to("cpu")
     assert torch.equal(turned.group, tokens.group.flip(0)) and torch.equal(turned.size, tokens.size.flip(0))
 
 
@@ -124,6 +124,6 @@ def test_merged_pictures_can_be_taken_out_and_joined_again():
 def test_merged_and_unmerged_pictures_join(merged_first):
     plain = VisualTokens.full(torch.zeros(2, 6, 4), (2, 3)).keep(torch.tensor([[0, 1, 5]] * 2))
     batches = [merged_tokens(), plain]
-    joined = VisualTokens.join(batches if merged_first else batches[::-1])
+    joined = VisualTokens.cat(batches if merged_first else batches[::-1])
     sizes = joined.size.tolist() if merged_first else joined.size.tolist()[2:] + joined.size.tolist()[:2]
     assert sizes == [[2, 1, 2], [1, 4, 1], [1, 1, 1], [1, 1, 1]]

@@ -14,7 +14,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .outline import NoNumbers
+from .outline import MetaScalars
 
 
 def count_flops(function: Callable, *inputs) -> int:
@@ -27,6 +27,6 @@ def counted(function: Callable, *inputs) -> tuple[int, Any]:
     # The counter does not know the CPU's fused attention and would take it as free; and inference mode would hand
     # it whole operations instead of their parts.
     with (torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH),
-          FlopCounterMode(display=False) as counter, NoNumbers()):
+          FlopCounterMode(display=False) as counter, MetaScalars()):
         result = function(*inputs)
     return counter.get_total_flops(), result

@@ -37,7 +37,7 @@ from ..training import TrainConfig
 from ..training.build import parameter_groups
 from ..training.setup import apply_compute_options
 from .operations import Operation, Operations
-from .outline import NoNumbers, Watch, placeholder_vocabulary
+from .outline import MetaScalars, Watch, placeholder_vocabulary
 
 RESERVE = 3 * 2**29
 """Bytes of a GPU, 1.5 GiB, that training must leave to everything but tensors."""
@@ -144,8 +144,8 @@ def training_step(config: TrainConfig, *, vocabulary_size: int | None = None, ba
     size, batch = _vocabulary_size(config, vocabulary_size), batch_size or config.batch_size
     # A CPU encodes a few pictures at a time, again and again; and of a single one some copies are only views.
     if device == "cuda" and batch > 1:
-        return _told(config, size, WIDE, device, processes, fused).of(batch)
-    return _told(config, size, batch, device, processes, fused)
+        return _cached_step(config, size, WIDE, device, processes, fused).of(batch)
+    return _cached_step(config, size, batch, device, processes, fused)
 
 
 def training_memory(config: TrainConfig, **settings) -> int:
@@ -200,7 +200,7 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
 
 
 @lru_cache(maxsize=64)
-def _told(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, fused: bool) -> Step:
+def _cached_step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, fused: bool) -> Step:
     """Remembered, because other GPUs and other batches are asked about the same step."""
     return _step(config, vocabulary_size, batch, device, processes, fake=True, fused=fused)
 
@@ -232,7 +232,7 @@ def _step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, pr
         if fake:
             modes.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         live = modes.enter_context(LiveBytes())
-        modes.enter_context(NoNumbers())
+        modes.enter_context(MetaScalars())
         captioner = captioner.to_empty(device="cpu").train()
         if config.tie_weights:  # which to_empty undoes
             captioner.decoder.output.weight = captioner.decoder.embedding.words.weight
@@ -297,7 +297,7 @@ def autocast(precision: str, device: str) -> Iterator[None]:
 def encoded(captioner: Captioner) -> VisualTokens:
     """The shapes of one picture's tokens, from an outline; one pruning, too, so that what it looks up is real."""
     side = captioner.encoder.image_size
-    with NoNumbers():
+    with MetaScalars():
         tokens = captioner.encode(torch.empty(1, 3, side, side, device="meta"))
         captioner.prune(tokens)
     return tokens

@@ -27,7 +27,7 @@ class Watch(TorchDispatchMode):
         return self.see(func, args, kwargs or {})
 
 
-class NoNumbers(Watch):
+class MetaScalars(Watch):
     """Lets code that asks a tensor for its value run on tensors that have none.
 
     A truth is answered with False (is any score NaN?), a number with 1. Tensors with numbers answer themselves.

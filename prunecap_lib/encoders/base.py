@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         """``forward``, a few pictures at a time where that is faster: on a CPU, while nothing is trained."""
         whole = self.training or torch.is_grad_enabled() or images.device.type != "cpu"
         chunk = len(images) if whole else self.cpu_chunk
-        return VisualTokens.join([self(part, need_attention=need_attention) for part in images.split(chunk)])
+        return VisualTokens.cat([self(part, need_attention=need_attention) for part in images.split(chunk)])
 
     def set_grad_checkpointing(self, on: bool) -> None:
         """Keep nothing of what is inside a block for the backward pass: less memory, and more time, in training."""

@@ -64,7 +64,7 @@ class HierarchicalEncoder(Encoder):
                     shares.append(cells.mask.mean(dim=(1, 2)))
                 else:
                     cells = (cells or KeptCells.all(x)).prune(x, self.schedule, rate, received, self.predictor(number))
-        return x, {"attention_received": received, "shares": torch.stack(shares, dim=1) if shares else None}
+        return x, {"attention_received": received, "keep_ratios": torch.stack(shares, dim=1) if shares else None}
 
     def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
         first = next((block for block, rate in zip(schedule.after, schedule.keep, strict=True) if rate < 1), self.depth)

@@ -161,8 +161,8 @@ class ViT(Encoder):
                 shares.append(kept.mean(dim=1))
                 more = {"policy": policy_with_self(F.pad(kept, (P, 0), value=1.0))}
         x = self.norm(x)
-        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, decision=kept,
-                                 shares=torch.stack(shares, dim=1))
+        return VisualTokens.full(x[:, P:], self.grid, x[:, :P] if P else None, keep_mask=kept,
+                                 keep_ratios=torch.stack(shares, dim=1))
 
     def _reduce(self, tokens: VisualTokens, number: int, x: Tensor, weights: Tensor | None, keys: Tensor | None):
         """Fewer tokens, their sequence x [B, P+K, C], and what is added to the attention that they meet next."""

@@ -38,7 +38,7 @@ def prune_tokens(tokens: VisualTokens, prune_ratio: float, scorer: str, *, pilot
     N = tokens.x.shape[1]
     if (K := keep_count(N, prune_ratio)) == N:
         return tokens
-    if tokens.decision is not None:
+    if tokens.keep_mask is not None:
         raise InputError(f"prune ratio {prune_ratio}: while a predictor inside the encoder trains, no tokens can go "
                          "before the decoder; train with prune_ratio 0, and prune there when the trained model "
                          "captions")

@@ -38,8 +38,8 @@ def objective(model, batch: Batch, config: TrainConfig, teacher=None) -> tuple[T
     targets = ids[:, 1:][real]
     logits, tokens = model(images, ids[:, :-1], at=real, need_tokens=True)
     loss = words * F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
-    if tokens.shares is not None:
-        loss = loss + pictures * config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
+    if tokens.keep_ratios is not None:
+        loss = loss + pictures * config.ratio_weight * ratio_loss(tokens.keep_ratios, config.schedule.shares)
     if teacher is not None:
         with torch.no_grad():
             expected, whole = teacher(images, ids[:, :-1], at=real, need_tokens=True)
@@ -70,13 +70,13 @@ def word_loss(logits: Tensor, teacher: Tensor) -> Tensor:
 def feature_loss(tokens: VisualTokens, teacher: VisualTokens) -> Tensor:
     """Squared difference to the teacher's features of the same cells, mean over kept tokens and channels.
 
-    Args: tokens, x [B, K, C] (with a ``decision``: [B, N, C]); teacher, the whole grid, x [B, H*W, C].
+    Args: tokens, x [B, K, C] (with a ``keep_mask``: [B, N, C]); teacher, the whole grid, x [B, H*W, C].
 
-    The decision only says which tokens count. A gradient through it would drop whichever token has changed most,
+    The mask only says which tokens count. A gradient through it would drop whichever token has changed most,
     and that is not the one needed least.
     """
     squared = (tokens.x.float() - gather_tokens(teacher.x, tokens.index).float()).square().mean(dim=-1)
-    if tokens.decision is None:
+    if tokens.keep_mask is None:
         return squared.mean()
-    kept = tokens.decision.detach()
+    kept = tokens.keep_mask.detach()
     return (kept * squared).sum() / kept.sum().clamp_min(1)

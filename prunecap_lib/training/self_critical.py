@@ -73,8 +73,8 @@ class SelfCritical:
         logits, tokens = model(images, rows[:, :-1], at=real, need_tokens=True)
         advantage = (reward - baseline).flatten().to(logits.device)
         loss = policy_loss(logits, targets, real, advantage, config.max_words + 1)
-        if tokens.shares is not None:
-            loss = loss + config.ratio_weight * ratio_loss(tokens.shares, config.schedule.shares)
+        if tokens.keep_ratios is not None:
+            loss = loss + config.ratio_weight * ratio_loss(tokens.keep_ratios, config.schedule.shares)
         return batch.loss_scales[1] * loss, logits, targets
 
     def reward(self, pictures: Sequence[int], ids: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from prunecap_lib import TrainConfig, VisualTokens, encoders
 from prunecap_lib.costs import largest_batch, training_memory
-from prunecap_lib.costs.memory import RESERVE, WIDE, LiveBytes, _step, _told, measured_memory, training_outline
+from prunecap_lib.costs.memory import RESERVE, WIDE, LiveBytes, _cached_step, _step, measured_memory, training_outline
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
@@ -30,11 +30,11 @@ def fewer(build, **blocks):
 def shallow():
     """Here "vit" has as many blocks as this says, and "convnext" one more: every operation of a step takes its time."""
     blocks = 3
-    _told.cache_clear()  # it tells encoders apart by their names
+    _cached_step.cache_clear()  # it tells encoders apart by their names
     with mock.patch.multiple(encoders, scenes_vit=fewer(encoders.scenes_vit, depth=blocks),
                              scenes_convnext=fewer(encoders.scenes_convnext, depths=(1, blocks))):
         yield blocks
-    _told.cache_clear()
+    _cached_step.cache_clear()
 
 
 def test_live_bytes_forget_what_is_gone():

@@ -302,9 +302,9 @@ def test_a_predictors_training_equals_what_it_keeps(family, images, monkeypatch)
     monkeypatch.setattr(TokenPredictor, "sample_mask", sample_mask)
     masked = encoder.train()(images)
     assert_close(masked.x, gathered.x)
-    assert gathered.shares is None and masked.kept is None and torch.equal(masked.index, gathered.index)
-    assert masked.shares.shape == (3, 3)
-    assert_close(masked.shares[:, 0], torch.full((3,), 41 / 81))
+    assert gathered.keep_ratios is None and masked.sequence_mask is None and torch.equal(masked.index, gathered.index)
+    assert masked.keep_ratios.shape == (3, 3)
+    assert_close(masked.keep_ratios[:, 0], torch.full((3,), 41 / 81))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

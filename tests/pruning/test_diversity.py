@@ -59,7 +59,7 @@ def test_one_picture_alone_is_the_same():
     tokens = VisualTokens.full(torch.randn(3, 20, 6), (4, 5))
     together = diversity_score(tokens)
     for b in range(3):
-        assert torch.equal(diversity_score(tokens.pictures(torch.tensor([b])))[0], together[b])
+        assert torch.equal(diversity_score(tokens.select(torch.tensor([b])))[0], together[b])
 
 
 def test_a_picture_with_nan_is_refused():

@@ -36,7 +36,7 @@ def test_fused_is_the_weighted_average_of_the_rest(data):
         place = fused.index[b].tolist().index(order[k])
         assert_close(fused.x[b, place], average)
         assert fused.size[b, place] == N - k
-        assert (fused.carrier[b] == place).nonzero().flatten().tolist() == sorted(rest)
+        assert (fused.cell_to_token[b] == place).nonzero().flatten().tolist() == sorted(rest)
         for position, cell in enumerate(fused.index[b].tolist()):
             if position != place:
                 assert torch.equal(fused.x[b, position], tokens.x[b, cell])
@@ -60,7 +60,7 @@ def test_one_picture_alone_is_the_same():
     together = fuse_rest(tokens, scores, 5)
     for b in range(3):
         chosen = torch.tensor([b])
-        alone = fuse_rest(tokens.pictures(chosen), scores[chosen], 5)
+        alone = fuse_rest(tokens.select(chosen), scores[chosen], 5)
         assert torch.equal(alone.x, together.x[chosen]) and torch.equal(alone.group, together.group[chosen])
 
 

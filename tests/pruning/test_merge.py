@@ -44,10 +44,10 @@ def check_against_naive(tokens, metric, r):
     merged = merge_similar(tokens, r, metric)
     for b in range(len(tokens.x)):
         N = tokens.x.shape[1]
-        cells = [set((tokens.carrier[b] == n).nonzero().flatten().tolist()) for n in range(N)]
+        cells = [set((tokens.cell_to_token[b] == n).nonzero().flatten().tolist()) for n in range(N)]
         features, groups, stayed = naive(tokens.x[b].tolist(), metric[b].tolist(), cells, r)
         assert merged.index[b].tolist() == tokens.index[b, stayed].tolist()
-        assert [set((merged.carrier[b] == n).nonzero().flatten().tolist()) for n in range(N - r)] == groups
+        assert [set((merged.cell_to_token[b] == n).nonzero().flatten().tolist()) for n in range(N - r)] == groups
         assert_close(merged.x[b], torch.tensor(features))
 
 
@@ -89,7 +89,7 @@ def test_one_picture_alone_is_the_same():
     tokens = VisualTokens.full(torch.randn(3, 20, 6), (4, 5))
     together = merge_similar(tokens, 7)
     for b in range(3):
-        alone = merge_similar(tokens.pictures(torch.tensor([b])), 7)
+        alone = merge_similar(tokens.select(torch.tensor([b])), 7)
         assert_close(alone.x[0], together.x[b])
         assert torch.equal(alone.group[0], together.group[b])
 

@@ -78,8 +78,8 @@ def test_masked_training_equals_gathered_inference(images, same_decisions, chang
         gathered, tokens = model.eval()(images, ids, need_tokens=True)
         masked, all_tokens = model.train()(images, ids, need_tokens=True)
     assert all_tokens.x.shape[1] == 16 and tokens.x.shape[1] == SCHEDULE.counts(16)[-1] == 6
-    assert (16 * all_tokens.shares).tolist() == [[12.0, 6.0]] * 3
-    still_there = all_tokens.decision == 1
+    assert (16 * all_tokens.keep_ratios).tolist() == [[12.0, 6.0]] * 3
+    still_there = all_tokens.keep_mask == 1
     assert torch.equal(still_there.nonzero()[:, 1].view(3, 6), tokens.index)
     assert_close(all_tokens.x[still_there].view(3, 6, -1), tokens.x)
     assert_close(masked, gathered)
@@ -112,9 +112,10 @@ def test_what_is_gone_stays_gone_and_chance_follows_torchs_seed(images):
     first, second = encoder(images), encoder(images)
     torch.manual_seed(0)
     again = encoder(images)
-    assert torch.equal(first.decision, again.decision) and not torch.equal(first.decision, second.decision)
-    assert set(first.decision.unique().tolist()) == {0.0, 1.0}
-    assert (first.shares[:, 1] <= first.shares[:, 0]).all() and (first.shares[:, 1] == first.decision.mean(dim=1)).all()
+    assert torch.equal(first.keep_mask, again.keep_mask) and not torch.equal(first.keep_mask, second.keep_mask)
+    assert set(first.keep_mask.unique().tolist()) == {0.0, 1.0}
+    assert (first.keep_ratios[:, 1] <= first.keep_ratios[:, 0]).all()
+    assert (first.keep_ratios[:, 1] == first.keep_mask.mean(dim=1)).all()
     assert first.kept.shape == (3, 2 + 16) and (first.kept[:, :2] == 1).all()  # class token and register
 
 

@@ -33,13 +33,13 @@ def test_feature_loss_counts_kept_tokens_alone():
     teacher = VisualTokens.full(torch.randn(2, 4, 3), (2, 2))
     x = teacher.x + torch.tensor([1.0, 2, 3, 4])[None, :, None]
     decision = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]]).requires_grad_()
-    masked = feature_loss(replace(teacher, x=x.requires_grad_(), decision=decision), teacher)
+    masked = feature_loss(replace(teacher, x=x.requires_grad_(), keep_mask=decision), teacher)
     assert masked.item() == pytest.approx((1 + 9 + 1) / 3, rel=1e-5)
     masked.backward()
     assert decision.grad is None and (x.grad[0, 1] == 0).all() and (x.grad[0, 2] != 0).all()
     student = replace(teacher, x=x.detach())
     assert feature_loss(student.keep(torch.tensor([[0, 2], [0, 2]])), teacher).item() == pytest.approx(5, rel=1e-5)
-    assert feature_loss(replace(student, decision=torch.zeros(2, 4)), teacher).item() == 0
+    assert feature_loss(replace(student, keep_mask=torch.zeros(2, 4)), teacher).item() == 0
 
 
 @pytest.fixture

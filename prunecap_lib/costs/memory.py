@@ -200,7 +200,8 @@ def largest_batch(config: TrainConfig, gpu_memory: int, *, vocabulary_size: int 
 
 
 @lru_cache(maxsize=64)
-def _cached_step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int, fused: bool) -> Step:
+def _cached_step(config: TrainConfig, vocabulary_size: int, batch: int, device: str, processes: int,
+                 fused: bool) -> Step:
     """Remembered, because other GPUs and other batches are asked about the same step."""
     return _step(config, vocabulary_size, batch, device, processes, fake=True, fused=fused)
 

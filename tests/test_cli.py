@@ -119,7 +119,7 @@ def test_errors_are_one_line_that_names_the_thing(capsys, folder, tmp_path, argu
 @pytest.mark.slow
 def test_train_evaluate_and_data(capsys, tmp_path):
     small = ["--d-model", 16, "--layers", 1, "--heads", 2, "--ffn", 16, "--batch-size", 8, "--limit", 16,
-             "--schedule", "0.75@2/fuse"]
+             "--schedule", "0.75@2/fuse", "--tracker", "none", "--draw", 0]
     training = ["train", *small, "--epochs", 1, "--val-limit", 4, "--out", tmp_path / "run", "--no-progress"]
     status, out, _ = run(capsys, *training)
     assert status == 0 and "validation loss" in out

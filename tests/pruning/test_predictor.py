@@ -116,7 +116,7 @@ def test_what_is_gone_stays_gone_and_chance_follows_torchs_seed(images):
     assert set(first.keep_mask.unique().tolist()) == {0.0, 1.0}
     assert (first.keep_ratios[:, 1] <= first.keep_ratios[:, 0]).all()
     assert (first.keep_ratios[:, 1] == first.keep_mask.mean(dim=1)).all()
-    assert first.sequence_mask.shape == (3, 2 + 16) and (first.sequence_mask[:, :2] == 1).all()  # class token and register
+    assert first.sequence_mask.shape == (3, 2 + 16) and (first.sequence_mask[:, :2] == 1).all()  # class token, register
 
 
 def test_inference_keeps_the_best_odds(images):

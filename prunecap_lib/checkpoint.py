@@ -152,7 +152,9 @@ def read(name_or_path, config: type[Config]) -> Parts:
     state = {key: value.float() if value.dtype == torch.float16 else value for key, value in state.items()}
     if head.config.tie_weights and "decoder.embedding.words.weight" in state:
         state["decoder.output.weight"] = state["decoder.embedding.words.weight"]
-    config = replace(head.config, schedule=None) if head.config.schedule == "auto" else head.config  # of earlier versions
+    config = head.config
+    if config.schedule == "auto":  # earlier versions left it to the clock
+        config = replace(config, schedule=None)
     return Parts(folder, config, vocabulary, head.preprocessing, head.signature, state)
 
 

@@ -147,7 +147,7 @@ class ViT(Encoder):
         return self._tell(tokens, self.norm(x), weights, keys)
 
     def forward_masked(self, images: Tensor) -> VisualTokens:
-        """While predictors train: all N tokens come out, and ``decision`` says which are still there.
+        """While predictors train: all N tokens come out, and ``keep_mask`` says which are still there.
 
         A dropped token is hidden from the others instead of removed: what it would have told them is the gradient
         that its predictor learns from. Those kept are what ``forward`` gathers if it decides alike.

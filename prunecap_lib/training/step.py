@@ -39,11 +39,11 @@ class StepMetrics:
 
     def __init__(self, accelerator, batches: Batches, folder: Path):
         self.accelerator, self.batches, self.folder = accelerator, batches, folder
-        self._parts: list[tuple[Batch, Tensor, float]] = []
+        self._parts: list[tuple[MicroBatchKey, Tensor, float]] = []  # no pictures: they would stay on the GPU
 
     def add(self, batch: Batch, loss: Tensor, accuracy: float = 0.0) -> None:
         """Its loss is weighted already (``objective``); its accuracy is a mean over its own words."""
-        self._parts.append((batch, loss.detach(), batch.loss_scales[0] * accuracy))
+        self._parts.append((batch.key, loss.detach(), batch.loss_scales[0] * accuracy))
 
     def all_reduce(self, step: int, norm: Tensor, asked: int = 0) -> StepOutcome:
         """Args: norm: the gradient's length; asked: the signal this process was sent.
@@ -58,15 +58,15 @@ class StepMetrics:
         # With fp16 a gradient may overflow: the scaler then leaves the step out and lowers the scale.
         length = 0.0 if self.accelerator.scaler else float(getattr(norm, "full_tensor", lambda: norm)())
         if not math.isfinite(outcome.loss) or not math.isfinite(length):
-            self._fail(step, [batch for batch, _, _ in parts], losses, outcome.loss, length)
+            self._fail(step, [key for key, _, _ in parts], losses, outcome.loss, length)
         return outcome
 
-    def _fail(self, step: int, batches: list[Batch], losses: list[float], loss: float, length: float) -> None:
+    def _fail(self, step: int, keys: list[MicroBatchKey], losses: list[float], loss: float, length: float) -> None:
         mine = not math.isfinite(sum(losses)) or math.isfinite(loss) and self.accelerator.is_main_process
         told = "; another process has saved the batch"
         if mine:
             try:
-                path = save_bad_batch(self.folder, self.batches, [batch.key for batch in batches], losses, step)
+                path = save_bad_batch(self.folder, self.batches, keys, losses, step)
                 told = f"; the batch is saved in {path}"
             except (PrunecapError, OSError, SafetensorError) as error:  # a full disk must not hide what went wrong
                 told = f"; the batch could not be saved ({error})"

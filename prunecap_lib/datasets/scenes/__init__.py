@@ -2,8 +2,8 @@
 
 A scene shows one or two groups of coloured things on one of six backgrounds. It is a function of (seed,
 split, i) alone: scene i is the same however many are asked for, and at every size. ``world`` chooses what is
-in it, ``shapes``, ``backgrounds`` and ``paint`` draw it, ``grammar`` words it, ``scores`` judges captions,
-``coco_files`` writes COCO's format.
+in it, ``drawing`` draws it, ``grammar`` words it, ``scores`` judges captions, ``coco_files``
+writes COCO's format.
 """
 
 from .coco_files import SCENES, write_coco

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import CrossAttention, KVCache, SelfAttention
+from .devices import checkpointed
 from .errors import InputError
 from .masks import causal_mask, padding_mask
-from .recompute import checkpointed
 from .text import BOS
 
 MemoryKV = list[tuple[Tensor, Tensor]]
@@ -83,7 +83,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory_kv, mask: Tensor, need_weights: bool = False, policy: Tensor | None = None):
-        """x [B, R, T, D], mask [B*R, 1, T, T], kept [B, S] | None -> (x, cross weights [B, h, R*T, S] | None)."""
+        """x [B, R, T, D], mask [B*R, 1, T, T], policy [B, S] | None -> (x, cross weights [B, h, R*T, S] | None)."""
         B, R, T, D = x.shape
         y, _ = self.self_attention(self.norm1(x.flatten(0, 1)), mask)
         x = (x + self.dropout(y).view(B, R, T, D)).flatten(1, 2)
@@ -96,7 +96,7 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Words so far and visual tokens in, scores of the next word out.
 
-    Attributes: grad_checkpointing: are layers computed again for the backward pass (``recompute.checkpointed``)?
+    Attributes: grad_checkpointing: are layers computed again for the backward pass (``devices.checkpointed``)?
     """
 
     grad_checkpointing: bool = False

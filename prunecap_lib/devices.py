@@ -1,10 +1,16 @@
-"""What can this machine's devices do?"""
+"""What can this machine's devices do, and how is their memory spared?"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from .errors import InputError
+
+T = TypeVar("T")
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -39,3 +45,15 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """``with autocast(...):`` mixed precision in "bf16" or "fp16"; with "fp32" nothing changes."""
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(device.type, half, enabled=half is not None)
+
+
+def checkpointed(on: bool, function: Callable[..., T], *args, **more) -> T:
+    """``function(*args, **more)``; with ``on``, only what goes in and comes out is kept for the backward pass.
+
+    What was let go is computed again when its gradient is due (Chen et al. 2016, "Training Deep Nets with Sublinear
+    Memory Cost"). Gradients are the same, to the last bit where the function's sums are: the second time
+    it draws the same dropout.
+    """
+    if on and torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False, **more)
+    return function(*args, **more)

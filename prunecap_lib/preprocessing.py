@@ -21,6 +21,7 @@ import torch
 from msgspec import Meta
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import InputError, MissingFileError, PictureError, install_hint
 from .reading import read_bytes
@@ -314,32 +315,21 @@ class Preprocessing:
         return self.normalize(self.to_uint8(image))
 
 
-def augment(images: Tensor, generator: torch.Generator | None = None, *, min_scale: float = 0.8,
-            flip: bool = False) -> Tensor:
-    """Show each picture of a uint8 batch [B, 3, S, S] a little differently; same shape and type.
+def draw_crops(B: int, generator: torch.Generator | None = None) -> Tensor:
+    """For B pictures a square each, at random, of 0.8 to 1 of their sides: affine maps [B, 2, 3] into [-1, 1].
 
-    A square of at least ``min_scale`` of each side is cut at random and scaled back to S. ``flip`` mirrors
-    half of the pictures; it is off because captions say "left" and "right". On the CPU.
+    Nothing is mirrored, because captions say "left" and "right".
     """
-    return crop(images, draw_crops(len(images), generator, min_scale=min_scale, flip=flip))
-
-
-def draw_crops(B: int, generator: torch.Generator | None = None, *, min_scale: float = 0.8,
-               flip: bool = False) -> Tensor:
-    """What ``augment`` draws for B pictures: affine maps [B, 2, 3] from the new square into the old one, [-1, 1]."""
-    if not 0 < min_scale <= 1:
-        raise InputError(f"augmentation: min_scale is {min_scale}, it must be above 0 and at most 1")
-    scale = 1 - (1 - min_scale) * torch.rand(B, generator=generator)
+    scale = 1 - 0.2 * torch.rand(B, generator=generator)
     # A box of half-width `scale` inside [-1, 1] can have its centre anywhere in +-(1 - scale).
     centre = (1 - scale)[:, None] * (2 * torch.rand(B, 2, generator=generator) - 1)
-    mirror = 1 - 2 * (torch.rand(B, generator=generator) < 0.5).float() if flip else torch.ones(B)
     theta = torch.zeros(B, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale * mirror, scale, centre
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale, scale, centre
     return theta
 
 
 def crop(images: Tensor, theta: Tensor) -> Tensor:
     """Cut what ``draw_crops`` drew out of each picture of a uint8 batch [B, 3, S, S], and scale it back to S."""
-    grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = torch.nn.functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     return moved.round().to(torch.uint8)

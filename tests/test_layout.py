@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "prunecap_lib"
 # Each may import what stands before it. A package counts as one; within it files may import each other.
 ORDER = ("errors", "ranges", "reading", "files", "provenance", "devices", "distributed", "text", "bytepairs", "masks",
-         "recompute", "tokens", "preprocessing", "attention", "pruning", "encoders", "decoder", "decoding",
+         "tokens", "preprocessing", "attention", "pruning", "encoders", "decoder", "decoding",
          "checkpoint", "captioner", "datasets", "features", "evaluation", "exercises", "reports", "training",
          "attention_maps", "costs", "plotting", "cli")
 MODULES = sorted(LIBRARY.rglob("*.py"))

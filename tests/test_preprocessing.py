@@ -9,7 +9,7 @@ from close import assert_close
 from PIL import Image
 
 from prunecap_lib.errors import InputError, MissingFileError
-from prunecap_lib.preprocessing import Preprocessing, augment, load_image
+from prunecap_lib.preprocessing import Preprocessing, crop, draw_crops, load_image
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -175,18 +175,11 @@ def test_a_20000_pixel_strip_needs_no_gigabytes(size):
 
 def test_augmentation_is_light_and_repeatable():
     batch = torch.stack([Preprocessing(64).to_uint8(noise(80, 70, seed)) for seed in range(4)])
-    one, two, other = (augment(batch, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    one, two, other = (crop(batch, draw_crops(4, torch.Generator().manual_seed(seed))) for seed in (1, 1, 2))
     assert one.shape == batch.shape and one.dtype == torch.uint8
     assert torch.equal(one, two) and not torch.equal(one, other)
-    assert torch.equal(augment(batch, min_scale=1.0), batch)
-
-
-def test_augmentation_mirrors_only_when_asked():
-    batch = torch.zeros(64, 3, 16, 16, dtype=torch.uint8)
-    batch[..., :8] = 200  # bright on the left
-    left = augment(batch)[..., :4].float().mean((1, 2, 3)) > 100
-    assert left.all()
-    flipped = augment(batch, torch.Generator().manual_seed(0), flip=True)
-    assert 10 < (flipped[..., :4].float().mean((1, 2, 3)) < 100).sum() < 54
-    with pytest.raises(InputError, match="min_scale"):
-        augment(batch, min_scale=0)
+    squares = draw_crops(1000, torch.Generator().manual_seed(0))
+    sides, centres = squares[:, 0, 0], squares[:, :, 2]
+    assert 0.8 <= sides.min() < 0.81 and 0.99 < sides.max() <= 1 and (centres.abs().T <= 1 - sides).all()
+    whole = torch.eye(2, 3).expand(4, 2, 3)
+    assert torch.equal(crop(batch, whole), batch)

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..devices import checkpointed
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
 from ..pruning.predictor import PREDICTOR
-from ..recompute import checkpointed
 from ..tokens import Grid, VisualTokens
 
 

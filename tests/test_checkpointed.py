@@ -6,9 +6,9 @@ import torch
 from prunecap_lib import TrainConfig
 from prunecap_lib.costs import training_memory
 from prunecap_lib.costs.memory import LiveBytes
+from prunecap_lib.devices import checkpointed
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
-from prunecap_lib.recompute import checkpointed
 from prunecap_lib.training.batches import Batch
 from prunecap_lib.training.build import new_captioner
 from prunecap_lib.training.objective import objective

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,10 +68,11 @@ class BytePairs:
         # what nobody wrote: letters without end, on which the trainer's time grows with their square
         written = (" ".join(word for word in normalize(caption).split() if len(word) <= 1000) for caption in captions)
         pieces = _untrained()
-        with _one_thread():
-            pieces.train_from_iterator(written, BpeTrainer(
-                vocab_size=max_size, min_frequency=min_count, special_tokens=list(SPECIALS), show_progress=False,
-                initial_alphabet=ByteLevel.alphabet()))
+        # one thread: learning takes seconds, and after threads of its own the package complains at every forked worker
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        pieces.train_from_iterator(written, BpeTrainer(
+            vocab_size=max_size, min_frequency=min_count, special_tokens=list(SPECIALS), show_progress=False,
+            initial_alphabet=ByteLevel.alphabet()))
         # As added tokens the specials would be found in captions: "<eos>" in a caption must stay the word "eos".
         return cls(json.dumps(json.loads(pieces.to_str()) | {"added_tokens": []}, ensure_ascii=False))
 
@@ -149,17 +149,3 @@ def _untrained() -> tokenizers.Tokenizer:
         pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)])
     pieces.decoder = decoders.ByteLevel()
     return pieces
-
-
-@contextmanager
-def _one_thread():
-    """Learning takes seconds; after threads of its own the package would complain at every worker that is forked."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,13 +21,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from .errors import CheckpointError, InputError, printable
 
 _LEAST = 1 << 20  # bytes that must be free where anything is to be written
-_HIDDEN = ".{}.prunecap.lock"  # the longest name of a hidden sibling
+_PARTIAL, _PREVIOUS, _LOCK = "partial", "previous", "prunecap.lock"  # hidden siblings; the last name is the longest
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -78,11 +80,11 @@ def check_output_file(path: str | Path, kind: Kind) -> Path:
     path = _place(path)
     if os.path.lexists(path):
         if not path.is_file():
-            raise InputError(f"{_told(path)} is no regular file, and a {kind.what} is to be written; name "
+            raise InputError(f"{printable(path)} is no regular file, and a {kind.what} is to be written; name "
                              "another place")
         if not kind.owns(path):
-            raise InputError(f"file {_told(path)} exists and is no {kind.what}, so it is left as it is; name another "
-                             "file, or move it away")
+            raise InputError(f"file {printable(path)} exists and is no {kind.what}, so it is left as it is; name "
+                             "another file, or move it away")
         with _refused(path), path.open("ab"):
             pass
     _check_writable(path.parent, path, path.name)
@@ -101,15 +103,15 @@ def check_output_folder(folder: str | Path, kind: Kind, *, swapped: bool = False
     if os.path.lexists(folder):
         _check_writable(folder, folder)
     if swapped or not os.path.lexists(folder):
-        _check_writable(folder.parent, folder, _HIDDEN.format(folder.name))
+        _check_writable(folder.parent, folder, _hidden(folder, _LOCK).name)
     if swapped:
         if folder in (here := Path(os.getcwd()), *here.parents) or os.path.ismount(folder):
-            raise InputError(f"folder {_told(folder)} cannot be replaced while it is the working folder or a disk's "
-                             f"own; name a folder in it for the {kind.what}")
-        for hidden in (_partial(folder), _previous(folder)):
+            raise InputError(f"folder {printable(folder)} cannot be replaced while it is the working folder or a "
+                             f"disk's own; name a folder in it for the {kind.what}")
+        for hidden in (_hidden(folder, _PARTIAL), _hidden(folder, _PREVIOUS)):
             if os.path.lexists(hidden) and not _is_left_over(hidden, kind):
-                raise InputError(f"{_told(hidden)} is in the way and is not prunecap's; move it away, or name another "
-                                 f"folder for the {kind.what}")
+                raise InputError(f"{printable(hidden)} is in the way and is not prunecap's; move it away, or name "
+                                 f"another folder for the {kind.what}")
     return folder
 
 
@@ -150,10 +152,10 @@ def replace_folder(folder: str | Path, kind: Kind) -> Iterator[Path]:
     ``check_output_folder`` raises.
     """
     folder = check_output_folder(folder, kind, swapped=True)
-    new = _partial(folder)
+    new = _hidden(folder, _PARTIAL)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(_lock(folder), say):
+        with locked(_hidden(folder, _LOCK), say):
             delete_folder(new, kind)
             try:
                 new.mkdir()
@@ -163,7 +165,7 @@ def replace_folder(folder: str | Path, kind: Kind) -> Iterator[Path]:
                 _recover(folder, kind)
                 _check_ours(folder, kind)  # it may have come meanwhile
                 if folder.exists():
-                    folder.rename(_previous(folder))
+                    folder.rename(_hidden(folder, _PREVIOUS))
                 new.rename(folder)
             except BaseException:
                 with suppress(OSError):
@@ -183,14 +185,14 @@ def recover_folder(folder: str | Path, kind: Kind) -> None:
     Raises OSError where the file system refuses.
     """
     folder = Path(os.path.realpath(folder))
-    if not os.path.lexists(folder) and kind.owns(_previous(folder)):
-        with locked(_lock(folder), say):
+    if not os.path.lexists(folder) and kind.owns(_hidden(folder, _PREVIOUS)):
+        with locked(_hidden(folder, _LOCK), say):
             _recover(folder, kind)
 
 
 def _recover(folder: Path, kind: Kind) -> None:
     """The previous folder comes back; or beside its successor goes, and leaves there what is not ours."""
-    previous = _previous(folder)
+    previous = _hidden(folder, _PREVIOUS)
     if not _is_left_over(previous, kind):
         return
     if not os.path.lexists(folder) and kind.owns(previous):
@@ -222,18 +224,10 @@ def locked(path: str | Path, say: Callable[[str], None]) -> Iterator[None]:
     The lock ends with the process, however it ends. Where the file system keeps no locks, that is said. Raises OSError
     where the lock file cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    lock, taken = _try_lock(path, say)
+    if not taken:
         say(f"another process is at work here ({path}); waiting until it has finished")
         lock.acquire()
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
     try:
         yield
     finally:
@@ -249,23 +243,15 @@ def alone(path: Path, what: str) -> Iterator[None]:
 
     The lock file stays, and marks its folder as ours; a folder that was made for it alone goes.
     """
-    from filelock import FileLock, Timeout
-
     made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    lock, taken = _try_lock(path, say)
+    if not taken:
         raise InputError(f"{what}: another process is at work there{printable(holder[:100])}; wait until it has "
-                         "finished, or choose another folder") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+                         "finished, or choose another folder")
     try:
         with suppress(OSError):
-            import socket
             path.write_text(f" (process {os.getpid()} on {socket.gethostname()})", encoding="utf-8")
         yield
     finally:
@@ -274,6 +260,20 @@ def alone(path: Path, what: str) -> Iterator[None]:
                 path.unlink()
                 path.parent.rmdir()
         lock.release()
+
+
+def _try_lock(path: str | Path, say: Callable[[str], None]) -> tuple[FileLock, bool]:
+    """A lock, and whether it was free; where the file system keeps none, that is said, and it counts as free."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return lock, False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        say(f"no lock on {path} ({error.strerror}): see to it that no other process does the same here")
+    return lock, True
 
 
 def check_space(folder: Path, needed: float, what: str, remedy: str) -> None:
@@ -304,16 +304,9 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _partial(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.partial"
-
-
-def _lock(folder: Path) -> Path:
-    return folder.parent / _HIDDEN.format(folder.name)
-
-
-def _previous(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.previous"
+def _hidden(folder: Path, suffix: str) -> Path:
+    """A folder's sibling that `ls` does not show."""
+    return folder.parent / f".{folder.name}.{suffix}"
 
 
 def _is_left_over(hidden: Path, kind: Kind) -> bool:
@@ -331,32 +324,28 @@ def _place(path: str | Path) -> Path:
     given = Path(os.path.abspath(path))
     there = next(place for place in (given, *given.parents) if os.path.lexists(place))
     if not os.path.exists(there):
-        raise InputError(f"{_told(there)} is a link that leads nowhere, so that {_told(given)} cannot be written; name "
-                         "another place")
+        raise InputError(f"{printable(there)} is a link that leads nowhere, so that {printable(given)} cannot be written; "
+                         "name another place")
     return Path(os.path.realpath(path))
-
-
-def _told(path: Path) -> str:
-    return printable(path)
 
 
 def _check_ours(folder: Path, kind: Kind) -> None:
     if not os.path.lexists(folder):
         return
     if not os.path.isdir(folder):
-        raise InputError(f"{_told(folder)} is no folder, and one is to be written for a {kind.what}; name another")
+        raise InputError(f"{printable(folder)} is no folder, and one is to be written for a {kind.what}; name another")
     with _refused(folder):
         empty = not os.listdir(folder)
     if not empty and not kind.owns(folder):
-        raise InputError(f"folder {_told(folder)} holds other things than a {kind.what}, so it is left as it is; name "
-                         "a new folder")
+        raise InputError(f"folder {printable(folder)} holds other things than a {kind.what}, so it is left as it is; "
+                         "name a new folder")
 
 
 def _check_writable(folder: Path, path: Path, name: str = "") -> None:
     """Raises InputError where a file of this name cannot come into a folder that is there, or has to be made first."""
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not os.path.isdir(there):
-        raise InputError(f"{_told(path)} cannot be written: {_told(there)} is no folder; name another place")
+        raise InputError(f"{printable(path)} cannot be written: {printable(there)} is no folder; name another place")
     with _refused(path):
         for made in (*(there / part for part in (*folder.relative_to(there).parts, name)), folder / name):
             with suppress(FileNotFoundError):
@@ -370,7 +359,7 @@ def _refused(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{_told(path)} cannot be written ({error.strerror or error}); make room or see to the "
+        raise InputError(f"{printable(path)} cannot be written ({error.strerror or error}); make room or see to the "
                          "permissions, or name another place") from error
 
 

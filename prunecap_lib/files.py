@@ -324,8 +324,8 @@ def _place(path: str | Path) -> Path:
     given = Path(os.path.abspath(path))
     there = next(place for place in (given, *given.parents) if os.path.lexists(place))
     if not os.path.exists(there):
-        raise InputError(f"{printable(there)} is a link that leads nowhere, so that {printable(given)} cannot be written; "
-                         "name another place")
+        raise InputError(f"{printable(there)} is a link that leads nowhere, so that {printable(given)} cannot be "
+                         "written; name another place")
     return Path(os.path.realpath(path))
 
 

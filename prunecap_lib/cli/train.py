@@ -15,7 +15,7 @@ from ..errors import InputError, TrainingError, printable
 from ..pruning import Schedule
 from ..ranges import Natural
 from ..training import TrainConfig, train
-from ..training.presets import FAMILIES
+from ..training.config import FAMILIES
 from ..training.validation import scores
 from .options import REGISTRY, call
 

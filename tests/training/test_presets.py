@@ -14,7 +14,7 @@ from prunecap_lib.encoders import build_encoder
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.training.build import new_captioner, parameter_groups
-from prunecap_lib.training.presets import FAMILIES
+from prunecap_lib.training.config import FAMILIES
 
 # of each family, the smallest that timm has; what is changed of the recipe is size and length
 SMALL = {"vit": "test_vit", "convnext": "test_convnext", "convnextv2": "convnextv2_atto",

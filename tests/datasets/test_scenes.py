@@ -18,7 +18,7 @@ from prunecap_lib.datasets.scenes import (
     scene_accuracy,
     write_coco,
 )
-from prunecap_lib.datasets.scenes.drawing.shapes import SHAPES
+from prunecap_lib.datasets.scenes.drawing.kinds import SHAPES
 from prunecap_lib.datasets.scenes.grammar import Mention, parse
 from prunecap_lib.errors import InputError
 from prunecap_lib.text import tokenize

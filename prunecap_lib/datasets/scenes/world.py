@@ -1,8 +1,8 @@
 """Which scenes are possible, and how is one chosen from a seed?
 
-A scene has one or two groups (things alike in kind, colour and size); two groups stand in a relation that
-is true of the drawn pixels by construction. Kinds, colours and backgrounds are drawn independently of each
-other, so no colour betrays a kind.
+A scene has one or two groups (things alike in kind, colour and size); two groups stand in a relation that is true of
+the drawn pixels by construction. Kinds, colours and backgrounds are drawn independently of each other, so no colour
+betrays a kind.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from .drawing.shapes import template
+from .drawing.kinds import template
 
 KINDS = ("cat", "dog", "bird", "fish", "butterfly", "house", "tree", "flower", "car", "boat",
          "umbrella", "balloon", "mug", "chair")
@@ -35,10 +35,8 @@ _ARRANGEMENTS = {
     1: (((0.0, 0.0),),),
     2: (((-0.55, 0.0), (0.55, 0.0)), ((-0.5, 0.6), (0.5, 0.0))),
     3: (((-1.07, 0.0), (0.0, 0.0), (1.07, 0.0)), ((-0.62, 0.0), (0.62, 0.0), (0.0, 0.72))),
-    4: (
-        ((-1.56, 0.0), (-0.52, 0.0), (0.52, 0.0), (1.56, 0.0)),
-        ((-0.66, 0.0), (0.46, 0.0), (-0.44, 0.76), (0.68, 0.76)),
-    ),
+    4: (((-1.56, 0.0), (-0.52, 0.0), (0.52, 0.0), (1.56, 0.0)),
+        ((-0.66, 0.0), (0.46, 0.0), (-0.44, 0.76), (0.68, 0.76))),
 }
 
 
@@ -54,8 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn thing: its foot stands at (x, y), its longer side measures `scale` (shares of the picture,
-    y down)."""
+    """One drawn thing: its foot stands at (x, y), its longer side measures `scale` (shares of the picture, y down)."""
 
     kind: str
     colour: str
@@ -91,8 +88,7 @@ class Layout:
 
     @property
     def main(self) -> int:
-        """The group a caption that names only one would name: the one with the larger things in sum, else
-        the first."""
+        """The group a caption that names only one would name: the one with the larger things in sum, else the first."""
         areas = [group.count * SIZES[group.size] ** 2 for group in self.groups]
         return max(range(len(areas)), key=lambda g: (round(areas[g], 6), -g))
 
@@ -118,8 +114,7 @@ def sample_layout(rng: Random, split: str, clutter_seed: str) -> Layout:
 
 def _draw_blocks(rng: Random, looks: list[tuple[str, str]]) -> list[_Block]:
     sizes, counts = tuple(SIZES), tuple(_COUNTS)
-    groups = [Group(kind, colour, rng.choices(sizes, _SIZE_WEIGHTS)[0],
-                    rng.choices(counts, tuple(_COUNTS.values()))[0])
+    groups = [Group(kind, colour, rng.choices(sizes, _SIZE_WEIGHTS)[0], rng.choices(counts, tuple(_COUNTS.values()))[0])
               for kind, colour in looks]
     return [_Block(rng, number, group) for number, group in enumerate(groups)]
 
@@ -129,8 +124,7 @@ def _colour(rng: Random, kind: str, rare: bool) -> str:
 
 
 class _Block:
-    """A group on its way to a place: an arrangement, its size in shares of the picture, and later its
-    foot (x, y)."""
+    """A group on its way to a place: an arrangement, its size in shares of the picture, and later its foot (x, y)."""
 
     def __init__(self, rng: Random, number: int, group: Group):
         shape = template(group.kind)

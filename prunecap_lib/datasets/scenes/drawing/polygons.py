@@ -1,7 +1,7 @@
 """Which few polygons are enough to draw a picture-book thing?
 
-Ovals, smooth blobs, rounded boxes and strokes, all turned into plain polygons once, so that drawing a thing
-is one affine map of its points and a fill for each polygon.
+Ovals, smooth blobs, rounded boxes and strokes, all turned into plain polygons once, so that drawing a thing is one
+affine map of its points and a fill for each polygon.
 """
 
 from __future__ import annotations
@@ -48,21 +48,15 @@ def stroke(points, width, *, tone="base", edge=True) -> Part:
     """A line of `width` with round ends, as a polygon."""
     line = np.array(points, dtype=float)
     steps = np.gradient(line, axis=0)
-    normal = (
-        np.stack([-steps[:, 1], steps[:, 0]], 1) / np.linalg.norm(steps, axis=1, keepdims=True) * width / 2
-    )
+    normal = np.stack([-steps[:, 1], steps[:, 0]], 1) / np.linalg.norm(steps, axis=1, keepdims=True) * width / 2
     first, last = steps[0] / np.linalg.norm(steps[0]), steps[-1] / np.linalg.norm(steps[-1])
     cap = width / 2
-    outline = [
-        *(line + normal),
-        line[-1] + (normal[-1] + last * cap) * 0.72,
-        line[-1] + last * cap,
-        line[-1] + (-normal[-1] + last * cap) * 0.72,
-        *(line - normal)[::-1],
-        line[0] + (-normal[0] - first * cap) * 0.72,
-        line[0] - first * cap,
-        line[0] + (normal[0] - first * cap) * 0.72,
-    ]
+
+    def end(point, side, ahead):
+        return [point + (side + ahead) * 0.72, point + ahead, point + (-side + ahead) * 0.72]
+
+    outline = [*(line + normal), *end(line[-1], normal[-1], last * cap),
+               *(line - normal)[::-1], *end(line[0], -normal[0], -first * cap)]
     return Part(np.array(outline), tone, edge)
 
 
@@ -71,18 +65,14 @@ def curve(*points) -> list[tuple[float, float]]:
 
 
 def arc(x, y, rx, ry, start, stop, *, n=12, tilt=0.0) -> list[tuple[float, float]]:
-    """Points on an ellipse from `start` to `stop` degrees, clockwise from the right; `tilt` turns the
-    ellipse."""
+    """Points on an ellipse from `start` to `stop` degrees, clockwise from the right; `tilt` turns the ellipse."""
     angle, turn = np.deg2rad(np.linspace(start, stop, n)), np.deg2rad(tilt)
     u, v = rx * np.cos(angle), ry * np.sin(angle)
-    return list(
-        zip(x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn), strict=True)
-    )
+    return list(zip(x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn), strict=True))
 
 
 def grow(points: np.ndarray, by: float) -> np.ndarray:
-    """Push each corner of a closed polygon [n,2] outwards by `by` (mitred, the mitre limited to twice
-    that)."""
+    """Push each corner of a closed polygon [n,2] outwards by `by` (mitred, the mitre limited to twice that)."""
     edges = np.roll(points, -1, 0) - points
     area = np.sum(points[:, 0] * np.roll(points[:, 1], -1) - np.roll(points[:, 0], -1) * points[:, 1])
     outward = np.stack([edges[:, 1], -edges[:, 0]], 1) * np.sign(area)
@@ -96,17 +86,8 @@ def _catmull_rom(points, steps=5):
     for a, b, c, d in zip(points, points[1:], points[2:], points[3:], strict=False):
         a, b, c, d = map(np.asarray, (a, b, c, d))
         for t in np.arange(steps) / steps:
-            out.append(
-                tuple(
-                    0.5
-                    * (
-                        2 * b
-                        + (c - a) * t
-                        + (2 * a - 5 * b + 4 * c - d) * t**2
-                        + (3 * b - a - 3 * c + d) * t**3
-                    )
-                )
-            )
+            point = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+            out.append(tuple(point))
     return out
 
 

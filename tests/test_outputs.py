@@ -115,7 +115,7 @@ def no_work(monkeypatch):
 
     for place in ("prunecap_lib.captioner.Captioner.load", "prunecap_lib.datasets.open_dataset",
                   "prunecap_lib.datasets.scenes.make_scenes", "prunecap_lib.training.run.open_split",
-                  "prunecap_lib.datasets.download.coco.get_coco", "prunecap_lib.cli.cost.model_of"):
+                  "prunecap_lib.datasets.download.get_coco", "prunecap_lib.cli.cost.model_of"):
         monkeypatch.setattr(place, began)
 
 

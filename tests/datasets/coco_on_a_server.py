@@ -16,4 +16,5 @@ def found(root: Path) -> dict[str, bytes]:
 
 
 def hidden(root: Path) -> set[str]:
-    return {path.name for path in (root / ".prunecap").iterdir()} - {"lock", "counted"}
+    """What lies in ``.prunecap``, besides what a kill has left of a list in the making."""
+    return {path.name for path in (root / ".prunecap").glob("[!.]*")} - {"lock", "counted"}

@@ -14,7 +14,7 @@ from coco_on_a_server import FILES, QUICK, found, hidden
 import bad_server
 from prunecap_lib.cli import main
 from prunecap_lib.datasets import open_dataset
-from prunecap_lib.datasets.download.coco import COCO, get_coco
+from prunecap_lib.datasets.download import COCO, get_coco
 from prunecap_lib.errors import InputError, MissingFileError
 from prunecap_lib.files import locked
 

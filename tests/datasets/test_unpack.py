@@ -5,13 +5,14 @@ import os
 import stat
 import zipfile
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from coco_on_a_server import FILES, QUICK, found
 
 import bad_server
-from prunecap_lib.datasets.download.coco import get_coco
+from prunecap_lib.datasets.download import get_coco
 from prunecap_lib.errors import InputError
 
 
@@ -49,7 +50,7 @@ def damaged(name: str) -> bytes:
 def test_zips_that_are_not_unpacked(web, tmp_path, name, says):
     server, coco = web
     content = bad_server.add(server, "train2017.zip", damaged(name))
-    coco = replace(coco, train=replace(coco.train, size=len(content), sha256=None))
+    coco = replace(coco, train=replace(coco.train, size=len(content), sha256=sha256(content).hexdigest()))
     before = set(tmp_path.parent.iterdir())
     with pytest.raises(InputError, match=f"train2017.zip: .*{says}"):
         get_coco(tmp_path, coco, **QUICK)

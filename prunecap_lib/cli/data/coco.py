@@ -41,7 +41,7 @@ class CocoCommand:
     """Compare the bytes of every file that was unpacked here with its checksum, at once or any time later."""
 
     def run(self) -> None:
-        from ...datasets.download.coco import COCO, FOLDER, get_coco
+        from ...datasets.download import COCO, FOLDER, get_coco
         from ...files import check_output_folder
 
         if not os.path.isdir(self.root):

@@ -13,7 +13,6 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -28,16 +27,6 @@ STATE = ".prunecap"
 _BLOCK = 1 << 20
 
 
-class _File(msgspec.Struct):
-    file_name: str
-
-
-class _Named(msgspec.Struct):
-    """What is asked of a caption file here."""
-
-    images: list[_File]
-
-
 def is_there(archive: Archive, root: Path) -> bool:
     """Does all that is wanted of an archive lie in ``root``? One look at each folder, none at each file.
 
@@ -45,7 +34,12 @@ def is_there(archive: Archive, root: Path) -> bool:
     """
     listed = read_list(archive, root)
     if not archive.folder:
-        _check_sizes(root, listed)
+        for name, (_, size) in listed.items():
+            file = root / name
+            if file.is_file() and file.stat().st_size != size:
+                raise InputError(f"file {file}: {file.stat().st_size:,} bytes, but {size:,} were unpacked; if the "
+                                 "change is yours, keep it elsewhere. Delete it and run the same command again to "
+                                 "fetch it anew")
         return all((root / file).is_file() for file in archive.files)
     folder = root / archive.folder
     names = list_folder(folder) if folder.is_dir() else set()
@@ -69,7 +63,7 @@ def is_there(archive: Archive, root: Path) -> bool:
     return True
 
 
-def unpack(path: Path, archive: Archive, root: Path, work: Path, *, progress: bool = True) -> None:
+def unpack_archive(path: Path, archive: Archive, root: Path, work: Path, *, progress: bool = True) -> None:
     """Put what is wanted of a zip into ``root``. ``work`` is a folder on the same disk; what an earlier call left
     there is checked and used.
 
@@ -85,7 +79,7 @@ def unpack(path: Path, archive: Archive, root: Path, work: Path, *, progress: bo
                 folder.mkdir(parents=True, exist_ok=True)
             for info in tqdm(members, desc=f"unpacking {archive.name}", unit="file", disable=not progress):
                 target = work / info.filename
-                if info.filename in there and _same(target, info):
+                if info.filename in there and target.stat().st_size == info.file_size and _crc(target) == info.CRC:
                     continue
                 with zip.open(info) as source, target.open("wb") as file:
                     shutil.copyfileobj(source, file, _BLOCK)
@@ -108,18 +102,19 @@ def copy_in(files: dict[str, Path], archive: Archive, root: Path, work: Path) ->
     _settle(archive, root, work, {name: (_crc(work / name), (work / name).stat().st_size) for name in files})
 
 
-def wanted(members: Iterable[zipfile.ZipInfo], archive: Archive, path: Path) -> list[zipfile.ZipInfo]:
+def wanted(members: list[zipfile.ZipInfo], archive: Archive, path: Path) -> list[zipfile.ZipInfo]:
     """The members of a zip that are to be unpacked.
 
     Raises: InputError where any member would leave the folder, or the wanted ones are not all there, or declare far
     more bytes than they should have.
     """
-    members = list(members)
     for info in members:
         if reason := _unsafe(info):
             raise InputError(f"zip {path}: member {info.orig_filename!r} {reason}; nothing was unpacked. Delete the "
                              f"file and fetch it from {archive.page}")
-    found = {info.filename: info for info in members if _is_wanted(info.filename, archive)}
+    picture = re.compile(rf"{archive.folder}/[^/]+\.jpg")
+    found = {info.filename: info for info in members
+             if (picture.fullmatch(info.filename) if archive.folder else info.filename in archive.files)}
     if missing := [file for file in archive.files if file not in found]:
         raise InputError(f"zip {path}: no {missing[0]} in it; nothing was unpacked. Fetch {archive.name} from "
                          f"{archive.page}")
@@ -137,9 +132,8 @@ def read_list(archive: Archive, root: Path) -> dict[str, tuple[int, int]]:
     """CRC-32 and bytes by file, of what was unpacked; empty where that was not done here."""
     if not _list(archive, root).exists():
         return {}
-    lines = read_text(_list(archive, root), "list").splitlines()
+    rows = [line.split(" ", 2) for line in read_text(_list(archive, root), "list").splitlines()]
     try:
-        rows = [line.split(" ", 2) for line in lines]
         return {name: (int(crc, 16), int(size)) for crc, size, name in rows}
     except ValueError as error:
         raise InputError(f"list {_list(archive, root)} cannot be read ({error}); delete it, it is no more than a "
@@ -164,12 +158,6 @@ def check_bytes(archive: Archive, root: Path, *, progress: bool = True) -> int:
             raise InputError(f"file {root / name}: its bytes are no longer those that {archive.name} holds; delete it "
                              "and run the same command again to see how to get it back")
     return len(rows)
-
-
-def _is_wanted(name: str, archive: Archive) -> bool:
-    if not archive.folder:
-        return name in archive.files
-    return re.fullmatch(rf"{re.escape(archive.folder)}/[^/]+\.jpg", name) is not None
 
 
 def _unsafe(info: zipfile.ZipInfo) -> str | None:
@@ -208,12 +196,14 @@ def _list(archive: Archive, root: Path) -> Path:
     return root / STATE / f"{archive.name}.list"
 
 
-def _check_sizes(root: Path, rows: dict[str, tuple[int, int]]) -> None:
-    for name, (_, size) in rows.items():
-        file = root / name
-        if file.is_file() and file.stat().st_size != size:
-            raise InputError(f"file {file}: {file.stat().st_size:,} bytes, but {size:,} were unpacked; if the change "
-                             "is yours, keep it elsewhere. Delete it and run the same command again to fetch it anew")
+class _File(msgspec.Struct):
+    file_name: str
+
+
+class _Named(msgspec.Struct):
+    """What is asked of a caption file here."""
+
+    images: list[_File]
 
 
 def _named_by_captions(archive: Archive, root: Path) -> set[str]:
@@ -223,10 +213,6 @@ def _named_by_captions(archive: Archive, root: Path) -> set[str]:
         return set()
     content = read_json(captions, _Named, "caption file", "move it away and run the same command again")
     return {image.file_name for image in content.images}
-
-
-def _same(file: Path, info: zipfile.ZipInfo) -> bool:
-    return file.stat().st_size == info.file_size and _crc(file) == info.CRC
 
 
 def _crc(file: Path) -> int:

@@ -14,7 +14,7 @@ LINES = [{"step": 1, "epoch": 0.5, "loss": 3.0, "accuracy": 0.1}, {"step": 2, "e
 @pytest.mark.slow
 def test_samples_and_curves_are_drawn_each_epoch(tmp_path):
     captioner = Captioner(CaptionerConfig(d_model=8, layers=1, heads=2, ffn=8), Vocabulary.build(["a red cat"]))
-    figures = RunFigures(TrainConfig(out=str(tmp_path), val_limit=4), pictures=2)
+    figures = RunFigures(TrainConfig(out=str(tmp_path), val_limit=4), 2)
     drawn = figures(captioner, LINES)
     assert drawn == {"curves": tmp_path / "curves.png", "samples": tmp_path / "samples" / "epoch_001.png"}
     for path in drawn.values():
@@ -23,7 +23,7 @@ def test_samples_and_curves_are_drawn_each_epoch(tmp_path):
     assert "“" in Image.open(drawn["samples"]).text["Description"]
     figures(captioner, [*LINES, LINES[-1] | {"epoch": 2}])
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["epoch_001.png", "epoch_002.png"]
-    assert set(RunFigures(TrainConfig(out=str(tmp_path)), pictures=0)(captioner, LINES)) == {"curves"}
+    assert set(RunFigures(TrainConfig(out=str(tmp_path)), 0)(captioner, LINES)) == {"curves"}
 
 
 def test_curves_have_a_panel_for_captions_where_they_were_scored():

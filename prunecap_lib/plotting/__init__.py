@@ -1,7 +1,6 @@
 """Every figure the book and the command line draw."""
 
-from .costs import describe_ledger, plot_ledger
-from .curves import plot_intervals, plot_sweep, plot_training
+from .curves import describe_ledger, plot_intervals, plot_ledger, plot_sweep, plot_training
 from .pictures import (
            axes_of,
            contact_sheet,

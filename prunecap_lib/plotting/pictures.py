@@ -60,6 +60,19 @@ def show_map(ax, picture: Image.Image, values: Tensor, title: str = "", *, highe
     ax.axis("off")
 
 
+def show_pruned(ax, picture: Image.Image, caption: Caption, when: str = "after prune") -> None:
+    """A picture with the cells faded out whose tokens the caption was written without."""
+    show_picture(ax, dim_dropped(picture, caption.kept, caption.grid),
+                 f"{when}: {len(caption.kept)} of {caption.grid[0] * caption.grid[1]} tokens")
+
+
+def show_caption(axes, picture: Image.Image, caption: Caption) -> None:
+    """What the encoder sees, what pruning leaves of it, and where the words looked, on three axes."""
+    show_picture(axes[0], picture, "what the encoder sees", grid=caption.grid)
+    show_pruned(axes[1], picture, caption)
+    show_map(axes[2], picture, mean_map(caption.attention), "mean attention of all words", grid=caption.grid)
+
+
 def draw_pruning(pictures: Sequence[Image.Image], captions: Sequence[Caption], titles: Sequence[str] | None = None):
     """Each picture (as ``seen_part`` cuts it) before and after pruning; returns the figure."""
     with style() as plt:
@@ -67,8 +80,7 @@ def draw_pruning(pictures: Sequence[Image.Image], captions: Sequence[Caption], t
         for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
             picture = ImageOps.contain(picture, (SIDE, SIDE))
             show_picture(axes[0, column], picture, titles[column] if titles else "before", grid=caption.grid)
-            show_picture(axes[1, column], dim_dropped(picture, caption.kept, caption.grid),
-                         f"after: {len(caption.kept)} of {caption.grid[0] * caption.grid[1]} tokens")
+            show_pruned(axes[1, column], picture, caption, "after")
         return fig
 
 
@@ -95,31 +107,27 @@ def draw_scores(picture: Image.Image, scores: Mapping[str, Tensor], grid: tuple[
     Args: scores: name -> [N], one number for each cell of ``grid``.
     """
     picture = ImageOps.contain(picture, (SIDE, SIDE))
-    columns = 1 + len(ratios)
+    shape = len(scores), 1 + len(ratios)
     with style() as plt:
-        fig = plt.figure(figsize=(1.45 * columns, 1.62 * len(scores)))
-        axes = axes_of(fig, len(scores), columns)
+        fig, axes = plt.subplots(*shape, figsize=(1.45 * shape[1], 1.62 * shape[0]), squeeze=False)
         for row, (name, values) in enumerate(scores.items()):
             order = values.flatten().sort(descending=True, stable=True).indices
             place = torch.empty(len(order)).scatter(0, order.cpu(), torch.arange(len(order), 0, -1).float())
-            first, *others = axes[row * columns : (row + 1) * columns]
-            show_map(first, picture, place.view(grid), grid=grid)
-            first.set_title(name, loc="left")
-            for ax, ratio in zip(others, ratios, strict=True):
+            show_map(axes[row, 0], picture, place.view(grid), grid=grid)
+            axes[row, 0].set_title(name, loc="left")
+            for ax, ratio in zip(axes[row, 1:], ratios, strict=True):
                 title = f"{ratio:.0%} removed" if row == 0 else ""
                 show_picture(ax, dim_dropped(picture, order[: keep_count(len(order), ratio)].cpu(), grid), title)
         return fig
 
 
 def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preprocessing, *, columns: int = 5):
-    """One caption explained; returns the figure.
+    """One caption explained: ``show_caption``, and one map a word; returns the figure.
 
-    The picture, what is left after pruning, the mean attention map over the picture, and one map a word.
-    All words share one colour scale, which ends at the 98th percentile of all cells: one word that rests on a
-    single cell would leave all others dark. ``caption`` must carry attention.
+    All words share one colour scale, which ends at the 98th percentile of all cells: one word that rests on a single
+    cell would leave all others dark. ``caption`` must carry attention.
     """
     picture = seen_part(picture, preprocessing, SIDE)
-    H, W = caption.grid
     words = [word.replace("<eos>", "(end)") for word in caption.words]
     rows = math.ceil(len(words) / columns)
     width, shape = 2.1 * columns, picture.height / picture.width
@@ -127,11 +135,7 @@ def draw_caption(picture: Image.Image, caption: Caption, preprocessing: Preproce
     with style() as plt:
         fig = plt.figure(figsize=(width, sum(heights)))
         top, bottom = fig.subfigures(2, 1, height_ratios=heights)
-        axes = top.subplots(1, 3)
-        show_picture(axes[0], picture, "what the encoder sees", grid=caption.grid)
-        show_picture(axes[1], dim_dropped(picture, caption.kept, caption.grid),
-                     f"after prune: {len(caption.kept)} of {H * W} tokens")
-        show_map(axes[2], picture, mean_map(caption.attention), "mean attention of all words", grid=caption.grid)
+        show_caption(top.subplots(1, 3), picture, caption)
         top.suptitle(f"“{caption.text}”   log p = {caption.log_prob:.2f}", fontsize=13)
         highest = float(caption.attention.flatten().quantile(0.98))
         for ax, word, values in zip(axes_of(bottom, rows, columns), words, caption.attention, strict=False):
@@ -149,6 +153,6 @@ def axes_of(figure, rows: int, columns: int):
 
 def describe_caption(caption: Caption) -> str:
     """Alt text of ``draw_caption``."""
-    H, W = caption.grid
-    return (f"A picture, the same picture with {H * W - len(caption.kept)} of its {H * W} cells faded out, a map "
+    cells = caption.grid[0] * caption.grid[1]
+    return (f"A picture, the same picture with {cells - len(caption.kept)} of its {cells} cells faded out, a map "
             f"of the mean attention, and one map for each of the {len(caption.words)} words of “{caption.text}”.")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..attention_maps import dim_dropped, mean_map, seen_part
+from ..attention_maps import seen_part
 from ..captioner import Caption, Captioner
 from ..preprocessing import Preprocessing
 from ..training import TrainConfig
 from ..training.batches import open_split
 from ..training.validation import writing
 from .curves import plot_training
-from .pictures import SIDE, show_map, show_picture
+from .pictures import SIDE, show_caption
 from .style import style
 
 
@@ -30,46 +30,36 @@ def draw_samples(pictures: Sequence[Image.Image], captions: Sequence[Caption], r
         fig = plt.figure(figsize=(7.5, 3.2 * rows))
         parts = fig.subfigures(rows, 1, squeeze=False)[:, 0]
         for part, picture, caption, reference in zip(parts, pictures, captions, references, strict=True):
-            row = part.subplots(1, 3)
-            picture = seen_part(picture, preprocessing, SIDE)
-            H, W = caption.grid
-            show_picture(row[0], picture, "what the encoder sees", grid=caption.grid)
-            show_picture(row[1], dim_dropped(picture, caption.kept, caption.grid),
-                         f"after prune: {len(caption.kept)} of {H * W}")
-            show_map(row[2], picture, mean_map(caption.attention), "mean attention of all words", grid=caption.grid)
+            show_caption(part.subplots(1, 3), seen_part(picture, preprocessing, SIDE), caption)
             said = [textwrap.fill(text, 80) for text in (f"“{caption.text}”", f"a person: {reference}")]
             part.suptitle("\n".join(said), fontsize=10, x=0.02, ha="left")
         return fig
 
 
 class RunFigures:
-    """For ``train(config, after_epoch=RunFigures(config))``: RUN/samples/epoch_NNN.png and RUN/curves.png.
+    """For ``train(config, after_epoch=RunFigures(config, 4))``: RUN/samples/epoch_NNN.png and RUN/curves.png.
 
     Args: pictures: how many of the validation split are captioned, always the same.
     """
 
-    def __init__(self, config: TrainConfig, pictures: int = 4):
-        self.config, self.pictures = config, pictures
-        self.dataset = None
+    def __init__(self, config: TrainConfig, pictures: int):
+        self.config, self.pictures, self.dataset = config, pictures, None
 
     def __call__(self, captioner: Captioner, lines: Sequence[dict]) -> dict[str, Path]:
         """``lines`` of metrics.jsonl so far; returns what was drawn, by name."""
         folder = self.config.folder
         drawn = {"curves": folder / "curves.png"}
         _save(plot_training({folder.name: lines}), drawn["curves"], "Loss, token accuracy and CIDEr-D so far.")
-        if self.pictures:
-            drawn["samples"] = folder / "samples" / f"epoch_{round(lines[-1]['epoch']):03d}.png"
-            self._samples(captioner, drawn["samples"])
-        return drawn
-
-    def _samples(self, captioner: Captioner, path: Path) -> None:
+        if not self.pictures:
+            return drawn
+        drawn["samples"] = folder / "samples" / f"epoch_{round(lines[-1]['epoch']):03d}.png"
         self.dataset = self.dataset or open_split(self.config, "val", self.pictures)
         pictures = [self.dataset.image(i) for i in range(len(self.dataset))]
         captions = captioner.generate(pictures, return_attention=True, **writing(self.config))
-        figure = draw_samples(pictures, captions, [rows[0] for rows in self.dataset.captions],
-                              captioner.preprocessing)
-        _save(figure, path, "One picture a row: itself, what pruning left, where the words looked; below, the captions "
-                            + "; ".join(f"“{caption.text}”" for caption in captions))
+        figure = draw_samples(pictures, captions, [rows[0] for rows in self.dataset.captions], captioner.preprocessing)
+        _save(figure, drawn["samples"], "One picture a row: itself, what pruning left, where the words looked; below, "
+              "the captions " + "; ".join(f"“{caption.text}”" for caption in captions))
+        return drawn
 
 
 def _save(figure, path: Path, description: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import contextmanager
 
@@ -42,9 +43,9 @@ def style():
         yield plt
 
 
-def label_line(ax, x, y, text: str, colour: str | None = None) -> None:
-    """Write a line's name at its end, in its colour, instead of a legend."""
-    ax.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", color=colour, fontsize=10,
+def label_line(ax, x, y, text: str, colour: str | None = None, *, shift: float = 0) -> None:
+    """Write a line's name at its end, in its colour, instead of a legend; ``shift`` points higher."""
+    ax.annotate(text, (x, y), xytext=(5, shift), textcoords="offset points", va="center", color=colour, fontsize=10,
                 annotation_clip=False)
 
 
@@ -53,17 +54,13 @@ def label_lines(ax, ends: Sequence[tuple[float, float, str, str | None]]) -> Non
 
     Call it when the axis limits stand.
     """
-    ends = sorted(ends, key=lambda end: end[1])
     height = ax.get_position().height * ax.figure.get_figheight() * 72  # points
     low, high = ax.get_ylim()
-    places = []
-    for _, y, *_ in ends:
+    place = -math.inf
+    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
         wanted = (y - low) / (high - low) * height
-        places.append(max(wanted, places[-1] + 11) if places else wanted)
-    for (x, y, text, colour), place in zip(ends, places, strict=True):
-        shift = place - (y - low) / (high - low) * height
-        ax.annotate(text, (x, y), xytext=(5, shift), textcoords="offset points", va="center", color=colour, fontsize=10,
-                    annotation_clip=False)
+        place = max(wanted, place + 11)
+        label_line(ax, x, y, text, colour, shift=place - wanted)
 
 
 def label_points(ax, points: Sequence[tuple[float, float, str, str | None]]) -> None:

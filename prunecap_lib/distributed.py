@@ -24,7 +24,7 @@ PATIENCE = timedelta(hours=2)
 
 def processes():
     """Accelerate's ``PartialState``: who of ``accelerate launch`` or ``torchrun`` this is, or one process alone."""
-    from accelerate import PartialState
+    from accelerate import PartialState  # late: accelerate doubles the time to import torch
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     if state.num_processes > 1:
         destroy_process_group_at_exit()
@@ -39,8 +39,7 @@ def destroy_process_group_at_exit() -> None:
 
 def gather_sorted(found: list[tuple]) -> list[tuple]:
     """What all processes found, in every process, in the order of the first entries: the data set's."""
-    from accelerate.utils import gather_object
-
+    from accelerate.utils import gather_object  # late, as above
     processes()  # or else Accelerate would look for a GPU where the library does not
     return sorted(gather_object(found), key=lambda one: one[0])
 
@@ -50,29 +49,28 @@ def main_process_first(accelerator, make: Callable[[], T]) -> T:
 
     For what one process writes and the others find (a feature cache, a download), whether or not machines share a disk.
     """
-    if accelerator.num_processes == 1:
-        return make()
-    made = None
     turn = 0 if accelerator.is_main_process else 1 if accelerator.is_local_main_process else 2
     for now in range(3):
-        failed = None
-        if turn == now:
-            try:
+        with raise_on_all_ranks(accelerator):
+            if turn == now:
                 made = make()
-            except PrunecapError as error:
-                failed = error
-        raise_on_all_ranks(accelerator, failed)
     return made
 
 
-def raise_on_all_ranks(accelerator, error: PrunecapError | None) -> None:
-    """Raise ``error``; and where another process has one, stop too, instead of waiting for it for ever."""
-    failed = [i for i, one in enumerate(gather_numbers(accelerator, [float(error is not None)])[:, 0]) if one]
-    if error is not None:
-        raise error
-    if failed:
+@contextmanager
+def raise_on_all_ranks(accelerator) -> Iterator[None]:
+    """Where one process fails inside, all raise: none waits for it for ever. To be entered in all processes."""
+    failed = None
+    try:
+        yield
+    except PrunecapError as error:
+        failed = error
+    ranks = gather_numbers(accelerator, [failed is not None])[:, 0].nonzero()[:, 0].tolist()
+    if failed is not None:
+        raise failed
+    if ranks:
         raise CheckpointError(f"process {accelerator.process_index} of {accelerator.num_processes} stops because "
-                              f"process {failed[0]} failed; see its message")
+                              f"process {ranks[0]} failed; see its message")
 
 
 def is_sharded(accelerator) -> bool:

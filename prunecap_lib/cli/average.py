@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -33,22 +34,23 @@ def main(argv: list[str]) -> None:
 
 
 def run(command: AverageCommand) -> None:
-    from ..checkpoint import CHECKPOINT, find
+    from ..checkpoint import CHECKPOINT, find, origin
     from ..files import check_output_folder
-    from ..training.average import average_checkpoints, signature
+    from ..training.kept_weights import average_checkpoints
     out = check_output_folder(command.out, CHECKPOINT, swapped=True)
     folders = [folder for given in command.checkpoints for folder in checkpoints_in(given)]
     if out in [find(folder).resolve() for folder in folders]:
         raise InputError(f"checkpoint {command.out} is one of those to be averaged and would be lost; give "
                          "another --out")
-    average_checkpoints(folders).save(command.out, signature=signature(folders))
+    signature = json.dumps(origin(folders[0]) | {"average_of": [str(folder) for folder in folders]})
+    average_checkpoints(folders).save(command.out, signature=signature)
     print(printable(f"{command.out}: mean of {len(folders)} checkpoints, "
                     f"{', '.join(folder.name for folder in folders)}"))
 
 
 def checkpoints_in(given: Path) -> list[Path]:
     """A checkpoint as it is; of a run's folder, the epochs that it kept. Raises InputError where it kept none."""
-    from ..training.validation import epochs_kept
+    from ..training.kept_weights import epochs_kept
     if not (given / "metrics.jsonl").exists() or (given / "config.json").exists():
         return [given]
     if found := epochs_kept(given):

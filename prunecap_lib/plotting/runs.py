@@ -13,7 +13,7 @@ from ..captioner import Caption, Captioner
 from ..preprocessing import Preprocessing
 from ..training import TrainConfig
 from ..training.batches import open_split
-from ..training.validation import writing
+from ..training.validation import generation_settings
 from .curves import plot_training
 from .pictures import SIDE, show_caption
 from .style import style
@@ -55,7 +55,7 @@ class RunFigures:
         drawn["samples"] = folder / "samples" / f"epoch_{round(lines[-1]['epoch']):03d}.png"
         self.dataset = self.dataset or open_split(self.config, "val", self.pictures)
         pictures = [self.dataset.image(i) for i in range(len(self.dataset))]
-        captions = captioner.generate(pictures, return_attention=True, **writing(self.config))
+        captions = captioner.generate(pictures, return_attention=True, **generation_settings(self.config))
         figure = draw_samples(pictures, captions, [rows[0] for rows in self.dataset.captions], captioner.preprocessing)
         _save(figure, drawn["samples"], "One picture a row: itself, what pruning left, where the words looked; below, "
               "the captions " + "; ".join(f"“{caption.text}”" for caption in captions))

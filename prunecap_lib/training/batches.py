@@ -25,7 +25,7 @@ from ..distributed import derive_seed
 from ..errors import InputError
 from ..features.cache import FeatureCache
 from ..preprocessing import crop, draw_crops
-from ..text import BOS, PAD, Tokenizer, pad_batch
+from ..text import BOS, PAD, pad_batch
 from ..tokens import VisualTokens
 from .config import TrainConfig
 
@@ -39,10 +39,8 @@ class MicroBatchKey(NamedTuple):
     """Which micro-batch of which step: all that it is made from, so that any worker makes the same one."""
 
     seed: int
-    pictures: list[int]
-    """Positions of all the step's pictures."""
-    number: int
-    """Which of the step's micro-batches."""
+    pictures: list[int]  # positions of all the step's pictures
+    number: int  # which of the step's micro-batches
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,9 @@ class Batch:
     """One micro-batch of a step; ``images, ids = batch``."""
 
     images: Tensor | VisualTokens
-    ids: Tensor
-    """[B*R, T]"""
-    key: MicroBatchKey | None = None
-    """None: made by hand."""
-    source_rows: Sequence[int] = ()
-    """Whose picture each is: its place in ``key.pictures``."""
+    ids: Tensor  #: [B*R, T]
+    key: MicroBatchKey | None = None  #: None: made by hand.
+    source_rows: Sequence[int] = ()  #: Whose picture each is: its place in ``key.pictures``.
     loss_scales: tuple[float, float] = (1.0, 1.0)
     """What the micro-batch's mean over words is multiplied by, and its mean over pictures, so that the mean over all
     micro-batches of the step is the mean over all its words, or pictures: above 1 where it has more than others."""
@@ -78,7 +73,7 @@ class Batches:
         self.dataset, self.config, self.process, self.processes = dataset, config, process, processes
         self.parts = processes * config.accumulate
         self.preprocessing = captioner.preprocessing
-        self.ids = [encode_captions(captions, captioner.vocabulary, config.max_words)
+        self.ids = [[captioner.vocabulary.encode(caption, config.max_words) for caption in captions]
                     for captions in dataset.captions]
         self.features = self.pixels = None
         if config.cache_features:
@@ -92,13 +87,15 @@ class Batches:
             look = fast_pixels if config.fast_decode and dataset.split == "train" else exact_pixels
             self.load_images = ImageLoader(dataset, self.preprocessing, look, most=config.max_unreadable)
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     @property
     def pictures(self) -> int:
         """Pictures in one step, of all processes together."""
         return self.config.batch_size * self.parts
+
+    @property
+    def steps(self) -> int:
+        """Steps in one training epoch."""
+        return max(1, len(self.dataset) // self.pictures)
 
     def pictures_of(self, key: MicroBatchKey) -> list[int]:
         """Positions of the micro-batch's own pictures."""
@@ -108,7 +105,7 @@ class Batches:
         """One whole batch. All of the step's random choices are made, and those of this micro-batch are followed."""
         generator = torch.Generator().manual_seed(key.seed)
         R, total = self.config.captions_per_image, len(key.pictures)
-        rows = [list(choose_captions(self.ids[i], R, generator)) for i in key.pictures]
+        rows = [_choose(self.ids[i], R, generator) for i in key.pictures]
         crops = draw_crops(total, generator) if self.config.augment and self.features is None else None
         mine = torch.arange(total).tensor_split(self.parts)[key.number]
         if not len(mine):  # the others' last pictures: this one looks at one of them, too, and has no target
@@ -130,25 +127,23 @@ class Batches:
             images = self.pixels[indices]
         else:
             images, shown = self.load_images(indices)
-        if crops is not None:
-            images = crop(images, crops)
-        return self.preprocessing.normalize(images), shown
+        return self.preprocessing.normalize(images if crops is None else crop(images, crops)), shown
 
     def epoch(self, epoch: int, *, start: int = 0, shuffle: bool = True, drop_last: bool = True) -> Iterator[Batch]:
         """This process's batches of one epoch from step ``start`` on, ``accumulate`` of them a step.
 
         The short last step is left out in training. Raises InputError where there are too few pictures for one.
         """
-        order = torch.arange(len(self))
+        order = torch.arange(len(self.dataset))
         if shuffle:
             generator = torch.Generator().manual_seed(self.config.seed + 7919 * epoch)
             near = getattr(self.dataset, "order", None)  # shards have an order that stays in a few files at a time
-            order = torch.randperm(len(self), generator=generator) if near is None else near(generator)
+            order = torch.randperm(len(order), generator=generator) if near is None else near(generator)
         chunks = [chunk.tolist() for chunk in order.split(self.pictures)]
         if drop_last and len(chunks) > 1 and len(chunks[-1]) < self.pictures:
             chunks.pop()
         if drop_last and len(chunks[0]) < self.parts:
-            raise InputError(f"data set {self.dataset.name}: {len(self)} pictures cannot be shared out to "
+            raise InputError(f"data set {self.dataset.name}: {len(order)} pictures cannot be shared out to "
                              f"{self.processes} processes with accumulate {self.config.accumulate}; take fewer "
                              "processes, or more pictures")
         parts = range(self.process, self.parts, self.processes)
@@ -156,18 +151,8 @@ class Batches:
                 for i, chunk in enumerate(chunks) if i >= start for part in parts]
         return map_in_workers(self, keys, self.config.workers)
 
-    @property
-    def steps(self) -> int:
-        """Steps in one training epoch."""
-        return max(1, len(self) // self.pictures)
 
-
-def encode_captions(captions: list[str], vocabulary: Tokenizer, max_words: int) -> list[list[int]]:
-    """Ids of each caption, cut after ``max_words`` words or pieces of words."""
-    return [vocabulary.encode(caption, max_words) for caption in captions]
-
-
-def choose_captions(rows: list[list[int]], R: int, generator: torch.Generator) -> Iterator[list[int]]:
+def _choose(rows: list[list[int]], R: int, generator: torch.Generator) -> list[list[int]]:
     """R of a picture's captions, each used once before any is repeated."""
     order = torch.randperm(len(rows), generator=generator).tolist()
-    return (rows[order[i % len(rows)]] for i in range(R))
+    return [rows[order[i % len(rows)]] for i in range(R)]

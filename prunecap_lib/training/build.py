@@ -19,41 +19,37 @@ _FREE = {"prune_ratio", "scorer", "dropout", "frozen_encoder", "schedule", "max_
 
 def initial_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
     """What the first step finds: the checkpoint named by ``config.start``, or an untrained captioner."""
-    return new_captioner(config, captions) if config.start is None else trained_captioner(config)
+    return new_captioner(config, captions) if config.start is None else _started_captioner(config)
 
 
 def new_captioner(config: TrainConfig, captions: list[list[str]]) -> Captioner:
     """An untrained captioner; its vocabulary comes from the training captions alone."""
-    build = BytePairs.build if config.tokenizer == "bpe" else Vocabulary.build
-    vocabulary = build((c for row in captions for c in row), min_count=config.min_count,
-                       max_size=config.vocabulary_size)
+    kind = BytePairs if config.tokenizer == "bpe" else Vocabulary
+    vocabulary = kind.build((c for row in captions for c in row), min_count=config.min_count,
+                            max_size=config.vocabulary_size)
     encoder = new_encoder(config)
     return Captioner(config.captioner_config(encoder.image_size), vocabulary, encoder=encoder)
 
 
 def new_encoder(config: TrainConfig) -> Encoder:
     """The encoder that ``config`` names, with its weights, seeing what ``config.view`` says of a picture."""
-    match config.encoder_weights:
-        case None | "timm":
-            state_dict = None
-        case "package":
-            state_dict = packaged_state_dict(config.encoder)
-        case path:
-            state_dict = load_state_dict_file(path)
+    weights, state_dict = config.encoder_weights, None
+    if weights not in (None, "timm"):
+        state_dict = packaged_state_dict(config.encoder) if weights == "package" else load_state_dict_file(weights)
     encoder = build_encoder(config.encoder, image_size=config.image_size, state_dict=state_dict,
-                            pretrained=config.encoder_weights == "timm")
+                            pretrained=weights == "timm")
     if config.view == "whole":
         encoder.preprocessing = encoder.preprocessing.whole()
     return encoder
 
 
-def trained_captioner(config: TrainConfig) -> Captioner:
+def _started_captioner(config: TrainConfig) -> Captioner:
     """The captioner of ``config.start``, with its vocabulary, preprocessing and weights, and this run's schedule.
 
     What the schedule adds (predictors) starts untrained. Raises InputError where the run's sizes are others.
     """
     before = Captioner.load(config.start)
-    settings = started_config(config, before.config)
+    settings = _started_config(config, before.config)
     before.encoder.set_schedule(None)  # what a schedule of before had added goes
     captioner = Captioner(settings, before.vocabulary, encoder=before.encoder, preprocessing=before.preprocessing)
     captioner.projection.load_state_dict(before.projection.state_dict())
@@ -61,7 +57,7 @@ def trained_captioner(config: TrainConfig) -> Captioner:
     return captioner
 
 
-def started_config(config: TrainConfig, before: CaptionerConfig) -> CaptionerConfig:
+def _started_config(config: TrainConfig, before: CaptionerConfig) -> CaptionerConfig:
     """The checkpoint's settings with this run's pruning, dropout and freezing.
 
     Raises InputError that names every setting in which the two have other shapes.
@@ -75,8 +71,8 @@ def started_config(config: TrainConfig, before: CaptionerConfig) -> CaptionerCon
         raise InputError(f"start {config.start}: a run keeps the sizes of the checkpoint that it starts from, and "
                          f"these differ: {'; '.join(differ)}. Give the checkpoint's, or leave start out")
     # only an encoder that came out of a package unchanged can be left to it again
-    return replace(asked, max_length=before.max_length,
-                   encoder_package=asked.encoder_package and before.encoder_package)
+    package = asked.encoder_package and before.encoder_package
+    return replace(asked, max_length=before.max_length, encoder_package=package)
 
 
 def load_teacher(config: TrainConfig) -> Captioner:
@@ -92,8 +88,7 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     rise = max(1, round(warmup * total))
     if step < rise:
         return peak * (step + 1) / rise
-    progress = (step - rise) / max(1, total - rise)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))))
 
 
 def parameter_groups(captioner: Captioner, weight_decay: float, encoder_share: float = 1.0) -> list[dict]:

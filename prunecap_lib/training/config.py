@@ -50,7 +50,6 @@ class TrainConfig:
     out: str = "runs/first"  #: Folder for the checkpoint and the log. A run found there is resumed.
 
     # -- what is learned
-
     start: str | None = None
     """A checkpoint to start from: a name under data/checkpoints ('scenes-vit') or a folder. Its weights, vocabulary and
     preprocessing are kept, and its sizes must be this run's. It is the teacher, too."""
@@ -74,7 +73,6 @@ class TrainConfig:
     """How much it counts that the tokens which stay hold what the teacher's hold. Only with ``start``."""
 
     # -- encoder
-
     encoder: str = "vit"  #: 'vit' and 'convnext' are the small Scenes encoders; any other name is timm's.
     encoder_weights: str | None = None
     """Pretrained weights: a file that timm would read (safetensors, .pth), 'timm' to download, or 'package' for those
@@ -85,15 +83,12 @@ class TrainConfig:
     picture, squeezed into the square."""
     augment: bool = False  #: Small random crops (never a mirror image: captions say left and right).
     freeze_encoder: bool = False  #: Do not train the encoder.
-    cache_features: bool = False
-    """Encode every picture once and train from the stored features (frozen encoder only)."""
+    cache_features: bool = False  #: Encode every picture once and train from the stored features (frozen encoder only).
     cache_pruned: bool = False
     """Store only the tokens that prune_ratio leaves. The scorer must be one that needs no decoder, like 'grid'."""
 
     # -- pruning
-
-    prune_ratio: Fraction = 0.3
-    """Share of the visual tokens removed before cross-attention, also while training."""
+    prune_ratio: Fraction = 0.3  #: Share of the visual tokens removed before cross-attention, also while training.
     scorer: str = "pilot"
     """Which tokens stay: see prunecap_lib.pruning.SCORES ('relevance' is for captioning, not for training)."""
     schedule: Schedule | None = None
@@ -111,7 +106,6 @@ class TrainConfig:
     tie_weights: bool = True
 
     # -- words
-
     tokenizer: Literal["words", "bpe"] = "words"
     """'words': an id for each word of the training captions. 'bpe': ids for pieces of words, learned from them by
     byte-pair encoding, so that no word is unknown; it needs a vocabulary_size."""
@@ -123,10 +117,8 @@ class TrainConfig:
     captions_per_image: Count = 5  #: Captions of one picture in a batch; they share its keys and values.
 
     # -- optimization
-
     epochs: Count = 24
-    batch_size: Count = 64
-    """Pictures that a process looks at together (captions: times captions_per_image)."""
+    batch_size: Count = 64  #: Pictures that a process looks at together (captions: times captions_per_image).
     accumulate: Count = 1
     """Batches of each process before the weights move. A step then sees batch_size x processes x accumulate pictures,
     and learns from them as from one batch; only batch norm in a trained encoder still goes by batch_size."""
@@ -142,7 +134,6 @@ class TrainConfig:
     seed: Seed = 0
 
     # -- the machine
-
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: bf16 autocast where processor or GPU has instructions for it and is two to three times faster so, else
     fp32; a run goes on with what it began with. fp16, whose loss is scaled, is for GPUs without bf16."""
@@ -159,7 +150,6 @@ class TrainConfig:
     """Share of the pictures that may turn out unreadable; another of their batch stands in for them."""
 
     # -- validation
-
     val_limit: Count = 500  #: Validation pictures looked at after every epoch.
     caption_every: Natural = 0
     """Epochs between two validations by captions: CIDEr-D, which also says which checkpoint is best. 0: never, and the
@@ -170,7 +160,6 @@ class TrainConfig:
     patience: Natural = 0  #: Stop after so many validations without a better one; 0: train all epochs.
 
     # -- what is written on the way
-
     log_every: Count = 20  #: Steps between two lines of metrics.jsonl.
     save_every: Count = 1  #: Epochs between two checkpoints.
     save_steps: Count | None = None  #: Steps between two more of them, for epochs that are too long to lose.

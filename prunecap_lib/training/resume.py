@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .. import checkpoint
 from ..checkpoint import CHECKPOINT
 from ..distributed import derive_seed, is_sharded, raise_on_all_ranks
-from ..errors import CheckpointError, PrunecapError
+from ..errors import CheckpointError
 from ..files import Kind, alone, file_sha256, replace_folder
 from ..ranges import Count, Natural
 from ..reading import open_file, read_json
@@ -32,19 +35,15 @@ from .self_critical import reward_signature
 # processes may not
 _FREE = {"out", "root", "workers", "progress", "log_every", "save_every", "save_steps", "max_unreadable", "batch_size",
          "accumulate", "checkpoint_activations", "compile", "keep_last", "tracker"}
-
-
 _AGAIN = "copy the run's folder again as a whole, or train into another"
 LOCK = ".prunecap.lock"
 
 
-@dataclass(frozen=True)
-class RunPosition:
-    """Where a run stands."""
+class RunPosition(NamedTuple):
+    """Where a run stands: steps done, and epochs that are finished, their validation included."""
 
     step: int = 0
     epochs: int = 0
-    """How many are finished, their validation included."""
 
 
 def is_run(folder: Path) -> bool:
@@ -60,30 +59,23 @@ RUN = Kind("run of prunecap train", is_run)
 
 @contextmanager
 def own_folder(accelerator, folder: Path) -> Iterator[None]:
-    """Inside, this run alone writes into its folder. To be called in all processes.
+    """Inside, this run alone writes into its folder. To be entered in all processes.
 
     Raises InputError where another process trains into it.
     """
-    failed = None
     with ExitStack() as stack:
-        if accelerator.is_main_process:
-            try:
+        with raise_on_all_ranks(accelerator):
+            if accelerator.is_main_process:
                 stack.enter_context(alone(folder / LOCK, f"run {folder}"))
-            except PrunecapError as error:
-                failed = error
-        raise_on_all_ranks(accelerator, failed)
         yield
 
 
 def _same_run(config: TrainConfig) -> dict:
+    """Settings that a continuation must have, too, as ``state.json`` holds them."""
     return json.loads(json.dumps({key: value for key, value in asdict(config).items() if key not in _FREE}))
 
 
-def _shares(config: TrainConfig, processes: int) -> dict[str, int]:
-    return {"batch_size": config.batch_size, "processes": processes, "accumulate": config.accumulate}
-
-
-def start_fingerprint(config: TrainConfig) -> str | None:
+def _start_fingerprint(config: TrainConfig) -> str | None:
     """What the run started from, in 16 hex digits: the weights of ``config.start``, which are the teacher's."""
     if config.start is None:
         return None
@@ -91,11 +83,11 @@ def start_fingerprint(config: TrainConfig) -> str | None:
 
 
 def signature(config: TrainConfig) -> str:
-    """What a checkpoint says of its origin."""
-    said = {key: value for key, value in asdict(config).items() if key not in ("out", "root")}
+    """A checkpoint's note of its origin: the run's settings, as JSON."""
+    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "root")}
     if config.self_critical:
-        said["reward"] = reward_signature(eos=config.reward_eos, baseline=config.baseline, samples=config.samples)
-    return json.dumps(said)
+        settings["reward"] = reward_signature(eos=config.reward_eos, baseline=config.baseline, samples=config.samples)
+    return json.dumps(settings)
 
 
 def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, position: RunPosition, kept) -> None:
@@ -109,32 +101,16 @@ def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, posit
     tensors = _moments(model, optimizer) | _random_states(accelerator)
     if kept is not model and accelerator.is_main_process:
         tensors |= {f"trained.{name}": p.detach().cpu().contiguous() for name, p in _trained(accelerator, model)}
-    failed = None
-    if accelerator.is_main_process:
-        try:
+    with raise_on_all_ranks(accelerator):
+        if accelerator.is_main_process:
             with replace_folder(folder, CHECKPOINT) as new:
                 checkpoint.write(new, accelerator.unwrap_model(kept), signature=signature(config), weights=weights)
                 _write_state(new, tensors, accelerator, config, position)
-        except PrunecapError as error:
-            failed = error
-    raise_on_all_ranks(accelerator, failed)
 
 
 def whole_weights(accelerator, model) -> dict[str, Tensor] | None:
     """All weights where processes shard them, in the main one; None where each has them. To be called in all."""
-    if not is_sharded(accelerator):
-        return None
-    from torch.distributed.checkpoint.state_dict import get_model_state_dict
-    return get_model_state_dict(model, options=_whole())
-
-
-def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: TrainConfig,
-                 position: RunPosition) -> None:
-    from safetensors.torch import save_file
-    save_file(tensors, folder / "state.safetensors")
-    state = {**asdict(position), **_shares(config, accelerator.num_processes), "start": start_fingerprint(config),
-             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None, "config": _same_run(config)}
-    (folder / "state.json").write_text(json.dumps(state, indent=1))
+    return _state_dicts().get_model_state_dict(model, options=_whole()) if is_sharded(accelerator) else None
 
 
 class State(msgspec.Struct):
@@ -148,6 +124,14 @@ class State(msgspec.Struct):
     config: dict[str, Any]
     start: str | None = None
     scaler: dict[str, Any] | None = None
+
+
+def _write_state(folder: Path, tensors: dict[str, Tensor], accelerator, config: TrainConfig,
+                 position: RunPosition) -> None:
+    save_file(tensors, folder / "state.safetensors")
+    state = State(*position, accelerator.num_processes, config.batch_size, config.accumulate, _same_run(config),
+                  _start_fingerprint(config), accelerator.scaler.state_dict() if accelerator.scaler else None)
+    (folder / "state.json").write_text(json.dumps(msgspec.structs.asdict(state), indent=1))
 
 
 def read_state(folder: Path) -> State:
@@ -169,7 +153,7 @@ def saved_position(folder: Path, config: TrainConfig, processes: int = 1) -> Run
     if changed:
         raise CheckpointError(f"{folder} holds a run with other settings ({', '.join(changed[:4])}); "
                               "choose another --out, or the same settings to resume it")
-    if state.start not in (None, now := start_fingerprint(config)):
+    if state.start not in (None, now := _start_fingerprint(config)):
         raise CheckpointError(f"{folder} holds a run that started from, and is taught by, another {config.start} "
                               f"(weights {state.start}, not {now}); put that checkpoint back, or choose another "
                               "--out")
@@ -182,18 +166,15 @@ def saved_position(folder: Path, config: TrainConfig, processes: int = 1) -> Run
 
 def _check_pictures(folder: Path, state: State, config: TrainConfig, processes: int) -> None:
     """Raises CheckpointError where a step would see another number of pictures than before."""
-    before, now = {key: getattr(state, key) for key in _shares(config, processes)}, _shares(config, processes)
-    (there, was), (here, is_) = ((_product(shares), " x ".join(f"{key} {n}" for key, n in shares.items()))
-                                 for shares in (before, now))
+    before = dict(batch_size=state.batch_size, processes=state.processes, accumulate=state.accumulate)
+    now = dict(batch_size=config.batch_size, processes=processes, accumulate=config.accumulate)
+    there, here = prod(before.values()), prod(now.values())
     if there != here:
+        was, is_ = (" x ".join(f"{key} {n}" for key, n in factors.items()) for factors in (before, now))
         rest, over = divmod(there, config.batch_size * processes)
         remedy = f"give --accumulate {rest}" if rest and not over else "give another --batch-size"
         raise CheckpointError(f"{folder} holds a run that sees {there} pictures a step ({was}), and this one would see "
-                              f"{here} ({is_}); {remedy}, or start {before['processes']} processes again")
-
-
-def _product(shares: dict[str, int]) -> int:
-    return shares["batch_size"] * shares["processes"] * shares["accumulate"]
+                              f"{here} ({is_}); {remedy}, or start {state.processes} processes again")
 
 
 def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig) -> None:
@@ -202,19 +183,18 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
 
     Where there were fewer processes before, the new ones draw new noise (for dropout and the scorer 'random').
     """
-    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
     state = read_state(folder)
     shapes = None if is_sharded(accelerator) else {name: p.shape for name, p in _trained(accelerator, model)}
     tensors = _read_tensors(folder / "state.safetensors", state.processes, shapes)
-    whole = get_optimizer_state_dict(model, optimizer.optimizer, options=_whole())
+    whole = _state_dicts().get_optimizer_state_dict(model, optimizer.optimizer, options=_whole())
     if accelerator.is_main_process:
         whole["state"] = moments = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
                 moments.setdefault(name, {})[moment] = value
-    set_optimizer_state_dict(model, optimizer.optimizer, whole,
-                             options=_whole(broadcast_from_rank0=accelerator.num_processes > 1))
+    _state_dicts().set_optimizer_state_dict(model, optimizer.optimizer, whole,
+                                            options=_whole(broadcast_from_rank0=accelerator.num_processes > 1))
     with torch.no_grad():
         for name, value in _trained(accelerator, model):
             if (before := tensors.get(f"trained.{name}")) is not None:
@@ -222,15 +202,15 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
     if accelerator.scaler and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
     index = accelerator.process_index
-    if index < state.processes:
-        try:
-            torch.set_rng_state(tensors["rng.cpu"][index].clone())  # torch crashes on a view that starts later
-        except (RuntimeError, TypeError) as error:
-            raise CheckpointError(f"{folder}: the random state is damaged ({error}); {_AGAIN}") from error
-        if "rng.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["rng.cuda"][index].clone())
-    else:
+    if index >= state.processes:
         torch.manual_seed(derive_seed(config.seed, state.step, index))
+        return
+    try:
+        torch.set_rng_state(tensors["rng.cpu"][index].clone())  # torch crashes on a view that starts later
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{folder}: the random state is damaged ({error}); {_AGAIN}") from error
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"][index].clone())
 
 
 def _read_tensors(path: Path, processes: int, shapes: dict[str, torch.Size] | None) -> dict[str, Tensor]:
@@ -238,8 +218,6 @@ def _read_tensors(path: Path, processes: int, shapes: dict[str, torch.Size] | No
 
     Raises CheckpointError where it is damaged or of another model.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     open_file(path, "state of a run", error=CheckpointError).close()
     try:
         tensors = load_file(path)
@@ -259,10 +237,15 @@ def _read_tensors(path: Path, processes: int, shapes: dict[str, torch.Size] | No
     return tensors
 
 
+def _state_dicts():
+    """torch's state dicts of models and optimizers that processes share out."""
+    from torch.distributed.checkpoint import state_dict  # late: half a second, which only a run needs
+    return state_dict
+
+
 def _whole(**more):
-    """Whole tensors on the CPU of the main process, however processes share them out."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions
-    return StateDictOptions(full_state_dict=True, cpu_offload=True, **more)
+    """Whole tensors on the CPU of the main process."""
+    return _state_dicts().StateDictOptions(full_state_dict=True, cpu_offload=True, **more)
 
 
 def _trained(accelerator, model) -> list[tuple[str, Tensor]]:
@@ -272,8 +255,7 @@ def _trained(accelerator, model) -> list[tuple[str, Tensor]]:
 
 def _moments(model, optimizer) -> dict[str, Tensor]:
     """AdamW's state by names of parameters, gathered where processes shard it; nothing but in the main process."""
-    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-    state = get_optimizer_state_dict(model, optimizer.optimizer, options=_whole()).get("state", {})
+    state = _state_dicts().get_optimizer_state_dict(model, optimizer.optimizer, options=_whole()).get("state", {})
     return {f"optimizer.{name}.{moment}": value.detach().cpu().contiguous() for name, moments in state.items()
             for moment, value in moments.items()}
 

@@ -9,23 +9,25 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..captioner import Captioner
 from ..checkpoint import CHECKPOINT
 from ..distributed import is_sharded, main_process_first, raise_on_all_ranks, seed_this_rank
-from ..errors import PrunecapError, TrainingStopped
+from ..errors import TrainingStopped
 from ..evaluation import token_accuracy
 from ..evaluation.cider import check_document_frequencies
 from ..files import check_output_folder, recover_folder, say
-from .average import moving_average
 from .batches import Batch, Batches, open_split
 from .build import initial_captioner, learning_rate, load_teacher, parameter_groups
 from .config import TrainConfig
+from .kept_weights import checkpoint_folders, moving_average, save_kept_epochs
 from .objective import objective
 from .resume import RUN, RunPosition, load_state, own_folder, save, saved_position, whole_weights
 from .run_log import Log, ThroughputMonitor, Tracker
 from .self_critical import SelfCritical
 from .setup import (
+    StopSignals,
     apply_compute_options,
     check_same_start,
     device_here,
@@ -33,9 +35,8 @@ from .setup import (
     settle_precision,
     start_accelerator,
 )
-from .signals import StopSignals
 from .step import StepMetrics
-from .validation import caption_score, checkpoint_folders, out_of_patience, save_kept_epochs, validate
+from .validation import caption_score, out_of_patience, validate
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,8 @@ class TrainResult:
 
     captioner: Captioner
     out: Path
-    history: list[dict]
-    """The lines of metrics.jsonl."""
-    config: TrainConfig
-    """With the precision that was taken."""
+    history: list[dict]  #: The lines of metrics.jsonl.
+    config: TrainConfig  #: With the precision that was taken.
 
 
 class Run:
@@ -80,7 +79,7 @@ class Run:
             self._build()
             self.stop = stack.enter_context(StopSignals())
             stack.enter_context(self.bar)
-            stack.enter_context(self.tracker)
+            stack.callback(self.tracker.close)
             self._stack = stack.pop_all()
         return self
 
@@ -88,7 +87,6 @@ class Run:
         self._stack.__exit__(*error)
 
     def _build(self) -> None:
-        from tqdm import tqdm
         config, accelerator = self.config, self.accelerator
         torch.manual_seed(config.seed)
         main_process_first(accelerator, lambda: recover_folder(self.saved, CHECKPOINT))
@@ -103,8 +101,8 @@ class Run:
                     processes=accelerator.num_processes)
             for split in (dataset, open_split(config, "val", config.val_limit))])
         self.total = self.data.steps * config.epochs
-        self.captioned = open_split(config, "val", config.caption_limit) if config.scored_every else None
-        if self.captioned is not None:
+        if config.scored_every:
+            self.captioned = open_split(config, "val", config.caption_limit)
             check_document_frequencies(self.captioned.captions)  # now, not after an epoch
         self.critic = (SelfCritical(dataset.captions, self.captioner.vocabulary, config) if config.self_critical
                        else None)
@@ -113,9 +111,8 @@ class Run:
         groups = parameter_groups(self.captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
         optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
         self.tracker = Tracker(accelerator, config, self.step)
-        validated = self.position.epochs * self.data.steps == self.step
-        self.log = Log(config.folder / "metrics.jsonl", self.step, validated=validated, writes=self.main,
-                       tell=self.tracker.log)
+        self.log = Log(config.folder / "metrics.jsonl", self.step, writes=self.main, tracker=self.tracker,
+                       validated=self.position.epochs * self.data.steps == self.step)
         self.model, self.optimizer = accelerator.prepare(self.captioner, optimizer)
         self.kept = (accelerator.prepare_model(self.average.module, evaluation_mode=True) if self.average
                      else self.model)
@@ -205,29 +202,20 @@ class Run:
         Raises CheckpointError, in all processes, where the file system refuses, or a user's file would be lost.
         """
         epoch, config, captioner = epoch + 1, self.config, self.accelerator.unwrap_model(self.kept)
-        found = validate(self.kept, self.val, self.accelerator)
-        every = config.scored_every
+        found, every = validate(self.kept, self.val, self.accelerator), config.scored_every
         if every and (epoch % every == 0 or epoch == config.epochs):
             found["cider"] = caption_score(captioner, self.captioned, config)
-        failed = None
-        try:
+        with raise_on_all_ranks(self.accelerator):
             self.log.write(step=self.step, epoch=epoch, **found)
-        except PrunecapError as error:
-            failed = error
-        raise_on_all_ranks(self.accelerator, failed)
-        if folders := checkpoint_folders(self.log.lines, epoch, config):
-            weights = whole_weights(self.accelerator, self.kept)
-            if self.main:
-                try:
-                    save_kept_epochs(captioner, folders, epoch, config, weights)
-                except PrunecapError as error:
-                    failed = error
-        raise_on_all_ranks(self.accelerator, failed)
+        folders = checkpoint_folders(self.log.lines, epoch, config)
+        weights = whole_weights(self.accelerator, self.kept) if folders else None
+        with raise_on_all_ranks(self.accelerator):
+            if folders and self.main:
+                save_kept_epochs(captioner, folders, epoch, config, weights)
         if self.after_epoch and self.main and not is_sharded(self.accelerator):
             for name, path in (self.after_epoch(captioner, self.log.lines) or {}).items():
                 self.tracker.image(name, path, self.step)
-        last = epoch == config.epochs or out_of_patience(self.log.lines, config)
-        if epoch % config.save_every == 0 or last:
+        if epoch % config.save_every == 0 or epoch == config.epochs or out_of_patience(self.log.lines, config):
             self._save(epoch)
 
     def result(self) -> TrainResult:

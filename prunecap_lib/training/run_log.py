@@ -11,16 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
+from PIL import Image
 
 from ..errors import CheckpointError, InputError, install_hint
 from ..files import write_text
 from ..reading import read_text
 from .config import TrainConfig
 
+# keys of metrics.jsonl that tell of the machine and not of the model: two runs of one config differ in them alone
 CLOCKS = ("seconds", "pictures_per_second", "data_wait", "memory_gib", "seconds_left")
-"""Keys of metrics.jsonl that tell of the machine and not of the model: two runs of one config differ in them alone."""
-PROJECT = "prunecap"
 
 
 class Log:
@@ -30,12 +31,11 @@ class Log:
     """
 
     def __init__(self, path: Path, step: int, *, validated: bool = True, writes: bool = True,
-                 tell: Callable[[dict], None] | None = None):
-        """``validated``: the validation after ``step`` belongs to the checkpoint, too. ``tell``: also receives each new
-        line."""
-        self.path, self.writes, self.tell, self.started = path, writes, tell, time.perf_counter()
+                 tracker: Tracker | None = None):
+        """``validated``: the validation after ``step`` belongs to the checkpoint, too."""
+        self.path, self.writes, self.tracker, self.started = path, writes, tracker, time.perf_counter()
         old = read_text(path, "log", error=CheckpointError).splitlines() if step and path.exists() else []
-        self.lines = [line for line in whole(old) if line["step"] < step or line["step"] == step
+        self.lines = [line for line in _whole(old) if line["step"] < step or line["step"] == step
                       and (validated or "val_loss" not in line)]
         self.before = self.lines[-1]["seconds"] if self.lines else 0.0
         if writes:
@@ -53,11 +53,11 @@ class Log:
             except OSError as error:
                 raise CheckpointError(f"could not write {self.path}: {error.strerror or error}; free some space, then "
                                       "run the same command: it goes on from the last checkpoint") from error
-        if self.tell:
-            self.tell(line)
+        if self.tracker:
+            self.tracker.log(line)
 
 
-def whole(lines: list[str]) -> list[dict]:
+def _whole(lines: list[str]) -> list[dict]:
     """The lines that are whole: a run that was killed while it wrote leaves half of its last one."""
     found = []
     for line in lines:
@@ -71,17 +71,16 @@ def whole(lines: list[str]) -> list[dict]:
     return found
 
 
-def check_tracker(name: str) -> None:
-    """Raises InputError, with what to install, where the tracker is not there: Accelerate would go on without it."""
-    if name != "none" and find_spec(name) is None:
+def tracker_settings(config: TrainConfig) -> dict:
+    """The arguments of ``Accelerator`` for the tracker. Raises InputError, with what to install, where it is not there:
+    Accelerate would go on without it."""
+    name = config.tracker
+    if name == "none":
+        return {}
+    if find_spec(name) is None:
         raise InputError(f"tracker {name} is not installed; {install_hint(name)}, or choose --tracker none: "
                          "metrics.jsonl is written all the same")
-
-
-def accelerator_settings(config: TrainConfig) -> dict:
-    """What ``Accelerator`` must be told of the tracker. Raises what ``check_tracker`` raises."""
-    check_tracker(config.tracker)
-    return {} if config.tracker == "none" else dict(log_with=config.tracker, project_dir=config.out)
+    return dict(log_with=name, project_dir=config.out)
 
 
 class Tracker:
@@ -95,16 +94,15 @@ class Tracker:
 
     def __init__(self, accelerator, config: TrainConfig, step: int):
         self.accelerator, self.name = accelerator, config.tracker
-        if self.name == "none":
-            return
-        own = {"tensorboard": {"purge_step": step + 1}, "wandb": {"name": config.folder.name},
-               "mlflow": {"run_name": config.folder.name}}
         settings = {key: value if isinstance(value, int | float | str) else str(value)
                     for key, value in asdict(config).items()}
-        # TensorBoard would open another run for the settings, at each resume; they are in config.json
-        told = None if self.name == "tensorboard" else settings
-        project = "tensorboard" if self.name == "tensorboard" else PROJECT
-        accelerator.init_trackers(project, config=told, init_kwargs={self.name: own[self.name]})
+        match self.name:
+            case "tensorboard":  # for the settings it would open another run, at each resume; they are in config.json
+                accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}})
+            case "wandb":
+                accelerator.init_trackers("prunecap", settings, {"wandb": {"name": config.folder.name}})
+            case "mlflow":
+                accelerator.init_trackers("prunecap", settings, {"mlflow": {"run_name": config.folder.name}})
 
     def log(self, line: Mapping[str, float]) -> None:
         """One line of metrics.jsonl. Its keys are sorted into train/, validation/ and machine/."""
@@ -113,28 +111,20 @@ class Tracker:
                                  step=int(line["step"]))
 
     def image(self, name: str, path: Path, step: int) -> None:
-        """A PNG that was drawn on the way."""
-        if self.name == "none" or not self.accelerator.is_main_process:
-            return
-        import numpy as np
-        from PIL import Image
+        """A PNG that was drawn in the main process."""
         if self.name == "mlflow":
-            import mlflow
+            import mlflow  # late: it may not be installed
             mlflow.log_artifact(str(path), artifact_path=name)
-            return
-        picture = np.asarray(Image.open(path).convert("RGB"))[None]
-        shape = {"dataformats": "NHWC"} if self.name == "tensorboard" else {}
-        self.accelerator.get_tracker(self.name).log_images({name: picture}, step=step, **shape)
+        elif self.name != "none":
+            picture = np.asarray(Image.open(path).convert("RGB"))[None]
+            shape = {"dataformats": "NHWC"} if self.name == "tensorboard" else {}
+            self.accelerator.get_tracker(self.name).log_images({name: picture}, step=step, **shape)
 
-    def __enter__(self) -> Tracker:
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.name == "none":
-            return
-        # Not Accelerate's end_training: it would also part the processes, which may still have to evaluate.
-        for tracker in self.accelerator.trackers:
-            tracker.finish()  # writes out what is left
+    def close(self) -> None:
+        """Write out what is left. (Accelerate's ``end_training`` would also part the processes, which may still have to
+        evaluate.)"""
+        for tracker in self.accelerator.trackers if self.name != "none" else ():
+            tracker.finish()
 
 
 def _group(key: str) -> str:
@@ -153,15 +143,14 @@ class ThroughputMonitor:
 
     def __init__(self, pictures: int, device: torch.device, clock: Callable[[], float] = time.perf_counter):
         self.pictures, self.device, self.clock = pictures, device, clock
-        self.restart()
+        self._restart()
 
-    def restart(self) -> None:
-        """Count from here: what was done in between (validation, saving) is no training."""
+    def _restart(self) -> None:
         self.began, self.waited, self.steps = self.clock(), 0.0, 0
 
     def watch(self, batches: Iterable) -> Iterator:
-        """The same batches, and how long each was waited for."""
-        self.restart()
+        """The same batches, timed from here: what was done before (validation, saving) is no training."""
+        self._restart()
         batches = iter(batches)
         while True:
             asked = self.clock()
@@ -180,7 +169,7 @@ class ThroughputMonitor:
         passed = max(self.clock() - self.began, 1e-9)
         found = {"pictures_per_second": self.steps * self.pictures / passed, "data_wait": self.waited / passed,
                  "memory_gib": peak_memory(self.device) / 2**30, "seconds_left": steps_left * passed / self.steps}
-        self.restart()
+        self._restart()
         return {key: round(value, 3) for key, value in found.items()}
 
 
@@ -189,8 +178,8 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
-        import resource
-    except ImportError:  # Windows
+        import resource  # late: Windows has none
+    except ImportError:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

@@ -37,8 +37,7 @@ from .batches import Batch
 from .config import TrainConfig
 from .objective import ratio_loss
 
-_KNOWN = 0.7
-"""Share of the references' words that a captioner must at least know: below it, it speaks of something else."""
+LEAST_KNOWN = 0.7  # share of the references' words that the captioner must know: below it, it speaks of something else
 
 
 class SelfCritical:
@@ -50,7 +49,13 @@ class SelfCritical:
 
     def __init__(self, captions: Sequence[Sequence[str]], vocabulary: Vocabulary, config: TrainConfig):
         """Args: captions: captions[i] are the references of training picture i."""
-        check_vocabulary(captions, vocabulary, config)
+        ids = [i for picture in captions for caption in picture if tokenize(caption)
+               for i in vocabulary.encode(caption, bos=False, eos=False)]
+        known = 1 - ids.count(UNK) / max(len(ids), 1)
+        if known < LEAST_KNOWN:
+            raise InputError(f"start {config.start}: its vocabulary has {known:.0%} of the words in the captions of "
+                             f"{config.dataset}, too few for its samples to score; start from a captioner that "
+                             "learned from them")
         self.vocabulary, self.config = vocabulary, config
         self.score = CiderD([[self._words(caption, ended=True) for caption in picture] for picture in captions])
         self.rewards: list[float] = []
@@ -60,17 +65,17 @@ class SelfCritical:
 
         Of the batch's captions none is used, and of its ``loss_scales`` the second: all means are over pictures.
         """
-        from accelerate.utils import extract_model_from_parallel
+        from accelerate.utils import extract_model_from_parallel  # late: accelerate doubles the time to import torch
         captioner = extract_model_from_parallel(model)
         images, ids, greedy = sample_captions(captioner, batch.images, sample_seeds(batch), config)
         pictures = [batch.key.pictures[row] for row in batch.source_rows]
         reward = self.reward(pictures, ids)
         self.rewards.append(reward.mean().item())
         baseline = leave_one_out_baseline(reward) if greedy is None else self.reward(pictures, greedy)
-        rows = torch.cat([torch.full_like(ids[..., :1], BOS), ids], dim=-1).flatten(0, 1)       # [B*R, 1+T]
-        real = rows[:, 1:] != PAD
-        targets = rows[:, 1:][real]
-        logits, tokens = model(images, rows[:, :-1], at=real, need_tokens=True)
+        ids = ids.flatten(0, 1)                                                                 # [B*R, T]
+        real = ids != PAD
+        targets = ids[real]
+        logits, tokens = model(images, F.pad(ids[:, :-1], (1, 0), value=BOS), at=real, need_tokens=True)
         advantage = (reward - baseline).flatten().to(logits.device)
         loss = policy_loss(logits, targets, real, advantage, config.max_words + 1)
         if tokens.keep_ratios is not None:
@@ -95,8 +100,7 @@ class SelfCritical:
 
 
 def sample_seeds(batch: Batch) -> list[int]:
-    """A seed for each picture's samples. They are drawn for the whole step and go where the pictures go, so that it
-    does not matter how the step is shared out."""
+    """A seed for each picture's samples, drawn for the whole step: it does not matter how that is shared out."""
     generator = torch.Generator().manual_seed(batch.key.seed)
     return torch.randint(2**62, (len(batch.key.pictures),), generator=generator)[batch.source_rows].tolist()
 
@@ -104,9 +108,7 @@ def sample_seeds(batch: Batch) -> list[int]:
 @torch.no_grad()
 def sample_captions(captioner: Captioner, images: Tensor | VisualTokens, seeds: Iterable[int],
                     config: TrainConfig) -> tuple[Tensor | VisualTokens, Tensor, Tensor | None]:
-    """Samples of each picture, and its greedy caption where that is the baseline.
-
-    Args: seeds: one a picture; its samples follow from it alone.
+    """Samples of each picture, which follow from its seed alone, and its greedy caption where that is the baseline.
 
     Returns: what the pass with gradients is to look at (the tokens of a frozen encoder, which then runs once); ids
     [B, R, T]; ids [B, 1, T] or None.
@@ -152,17 +154,6 @@ def policy_loss(logits: Tensor, targets: Tensor, real: Tensor, advantage: Tensor
     log_prob = -F.cross_entropy(logits.float().masked_fill(suppressed, float("-inf")), targets, reduction="none")
     weight = advantage[:, None].expand_as(real)[real]
     return -(weight * log_prob).sum() / (len(real) * longest)
-
-
-def check_vocabulary(captions: Sequence[Sequence[str]], vocabulary: Vocabulary, config: TrainConfig) -> None:
-    """Raises InputError where the captioner knows too few of the references' words."""
-    ids = [i for picture in captions for caption in picture if tokenize(caption)
-           for i in vocabulary.encode(caption, bos=False, eos=False)]
-    known = 1 - ids.count(UNK) / max(len(ids), 1)
-    if known < _KNOWN:
-        raise InputError(f"start {config.start}: its vocabulary has {known:.0%} of the words in the captions of "
-                         f"{config.dataset}, too few for its samples to score; start from a captioner "
-                         "that learned from them")
 
 
 def reward_signature(*, eos: bool, baseline: str, samples: int) -> str:

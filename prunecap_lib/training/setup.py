@@ -1,7 +1,10 @@
-"""What a run computes with on this machine: its processes, its device and precision, memory and compilation."""
+"""What a run computes with on this machine: its processes, its device and precision, memory, compilation, signals."""
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import torch
@@ -14,7 +17,9 @@ from ..errors import CheckpointError, InputError
 from ..files import recover_folder
 from .config import TrainConfig
 from .resume import read_state
-from .run_log import accelerator_settings
+from .run_log import tracker_settings
+
+SAME_SIGNAL = 1.0  # seconds within which signals count as one: a terminal and a launcher may pass on the same Ctrl-C
 
 
 def device_here() -> torch.device:
@@ -29,8 +34,8 @@ def start_accelerator(config: TrainConfig):
     Raises InputError where the machine cannot compute in the precision that was asked for, where the tracker is not
     installed, and where weights are sharded that must be whole.
     """
-    told = accelerator_settings(config)
-    from accelerate import Accelerator, InitProcessGroupKwargs
+    settings = tracker_settings(config)
+    from accelerate import Accelerator, InitProcessGroupKwargs  # late: it doubles the time to import torch
     from accelerate.state import AcceleratorState
     on_cpu = device_here().type == "cpu"
     if config.precision == "fp16" and on_cpu:
@@ -40,8 +45,7 @@ def start_accelerator(config: TrainConfig):
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision, cpu=on_cpu,
                               gradient_accumulation_steps=config.accumulate,
-                              kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-                              **told)
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)], **settings)
     for name, off in (("ema", 0), ("caption_every", 0), ("objective", "cross_entropy")):
         if is_sharded(accelerator) and getattr(config, name) != off:
             raise InputError(f"{name} {getattr(config, name)} needs the whole captioner in each process, and FSDP "
@@ -80,7 +84,7 @@ def settle_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
 
 
 def precision_line(asked: str, settled: str, device: torch.device) -> str:
-    """What to tell of it. Args: asked: the precision before it was settled."""
+    """What to say of the precision that ``settle_precision`` found, for the one that was ``asked``."""
     native, why = native_bf16(device), "as the run began" if asked == "auto" else "as asked"
     who = "this processor" if device.type == "cpu" else "this GPU"
     match settled:
@@ -104,3 +108,33 @@ def apply_compute_options(captioner: Captioner, config: TrainConfig) -> None:
     if config.compile:
         captioner.encoder.compile()
         captioner.decoder.compile(dynamic=True)  # captions of another batch have another length
+
+
+class StopSignals:
+    """``with StopSignals() as stop:``: SIGTERM and SIGINT set ``stop.asked`` to their number. A second acts at once.
+
+    Outside of the main thread, where Python allows no handlers, and where a signal is ignored (``nohup``), nothing
+    changes.
+    """
+
+    def __init__(self):
+        self.asked, self._since, self._before = 0, 0.0, {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _note(self, number: int, frame) -> None:
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._since = number, now
+        elif now - self._since > SAME_SIGNAL:
+            self.__exit__()
+            signal.raise_signal(number)

@@ -6,28 +6,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..distributed import gather_numbers
 from ..errors import PrunecapError, TrainingError
 from ..files import write_text
-from ..tokens import VisualTokens
 from .batches import Batch, Batches, MicroBatchKey
 
 
-@dataclass(frozen=True)
-class StepOutcome:
+class StepOutcome(NamedTuple):
     """A step, as all processes see it."""
 
     loss: float
-    accuracy: float
-    """Of next words; 0 where it was not asked for."""
-    stop: int
-    """The signal that some process was sent; 0 for none."""
+    accuracy: float  # of next words; 0 where it was not asked for
+    stop: int  # the signal that some process was sent; 0 for none
 
 
 class StepMetrics:
@@ -50,30 +47,28 @@ class StepMetrics:
 
         Raises TrainingError, in all processes, where a loss or the gradient is no number. The batch is saved then.
         """
-        parts, self._parts = self._parts, []
-        losses = [float(loss) for _, loss, _ in parts]
-        accuracy = sum(accuracy for _, _, accuracy in parts) / len(parts)
-        told = gather_numbers(self.accelerator, [sum(losses) / len(losses), accuracy, asked])
-        outcome = StepOutcome(float(told[:, 0].mean()), float(told[:, 1].mean()), int(told[:, 2].max()))
+        keys, losses, accuracies = zip(*self._parts, strict=True)
+        losses, self._parts = [float(loss) for loss in losses], []
+        own = [sum(losses) / len(losses), sum(accuracies) / len(losses), asked]
+        loss, accuracy, asked = gather_numbers(self.accelerator, own).T
+        outcome = StepOutcome(float(loss.mean()), float(accuracy.mean()), int(asked.max()))
         # With fp16 a gradient may overflow: the scaler then leaves the step out and lowers the scale.
         length = 0.0 if self.accelerator.scaler else float(getattr(norm, "full_tensor", lambda: norm)())
         if not math.isfinite(outcome.loss) or not math.isfinite(length):
-            self._fail(step, [key for key, _, _ in parts], losses, outcome.loss, length)
+            self._fail(step, keys, losses, outcome.loss, length)
         return outcome
 
-    def _fail(self, step: int, keys: list[MicroBatchKey], losses: list[float], loss: float, length: float) -> None:
-        mine = not math.isfinite(sum(losses)) or math.isfinite(loss) and self.accelerator.is_main_process
-        told = "; another process has saved the batch"
-        if mine:
+    def _fail(self, step: int, keys: Sequence[MicroBatchKey], losses: list[float], loss: float, length: float) -> None:
+        said = "another process has saved the batch"
+        if not math.isfinite(sum(losses)) or math.isfinite(loss) and self.accelerator.is_main_process:
             try:
-                path = save_bad_batch(self.folder, self.batches, keys, losses, step)
-                told = f"; the batch is saved in {path}"
+                said = f"the batch is saved in {save_bad_batch(self.folder, self.batches, keys, losses, step)}"
             except (PrunecapError, OSError, SafetensorError) as error:  # a full disk must not hide what went wrong
-                told = f"; the batch could not be saved ({error})"
+                said = f"the batch could not be saved ({error})"
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's length is {length}"
         saved = self.folder / "checkpoint"
         kept = f"the checkpoint in {saved} is from before" if saved.exists() else "there is no checkpoint yet"
-        raise TrainingError(f"{what} at step {step}{told}; {kept}. Lower --lr or train with --precision fp32")
+        raise TrainingError(f"{what} at step {step}; {said}; {kept}. Lower --lr or train with --precision fp32")
 
 
 def save_bad_batch(folder: Path, batches: Batches, keys: Sequence[MicroBatchKey], losses: Sequence[float],
@@ -84,24 +79,14 @@ def save_bad_batch(folder: Path, batches: Batches, keys: Sequence[MicroBatchKey]
     features, by name) and ``ids`` [B*R, T], as the captioner got them. In several processes names end in the number of
     the process. Returns the path of the JSON.
     """
-    from safetensors.torch import save_file
     bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
-    batch, dataset = batches[keys[bad]], batches.dataset
-    name = f"bad_batch_{step}" + (f"_process_{batches.process}" if batches.processes > 1 else "")
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = batches.pictures_of(keys[bad])
-    write_text(folder / f"{name}.json", json.dumps({
+    batch, dataset, pictures = batches[keys[bad]], batches.dataset, batches.pictures_of(keys[bad])
+    path = folder / (f"bad_batch_{step}" + (f"_process_{batches.process}" if batches.processes > 1 else "") + ".json")
+    write_text(path, json.dumps({
         "step": step, "loss": str(losses[bad]), "dataset": dataset.name, "split": dataset.split,
         "pictures": [dataset.image_ids[i] for i in pictures],
         "captions": [dataset.captions[i] for i in pictures]}, indent=1, ensure_ascii=False) + "\n")
-    save_file({key: value.contiguous() for key, value in (tensors(batch.images) | {"ids": batch.ids}).items()},
-              folder / f"{name}.safetensors")
-    return folder / f"{name}.json"
-
-
-def tensors(images: Tensor | VisualTokens) -> dict[str, Tensor]:
-    """What a captioner is shown, by name."""
-    if isinstance(images, Tensor):
-        return {"images": images}
-    values = {field.name: getattr(images, field.name) for field in fields(images)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    shown = {"images": batch.images} if isinstance(batch.images, Tensor) else vars(batch.images)
+    save_file({key: value.contiguous() for key, value in {**shown, "ids": batch.ids}.items()
+               if isinstance(value, Tensor)}, path.with_suffix(".safetensors"))
+    return path

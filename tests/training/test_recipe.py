@@ -12,7 +12,8 @@ from prunecap_lib.evaluation import evaluate
 from prunecap_lib.training import run
 from prunecap_lib.training.batches import open_split
 from prunecap_lib.training.build import new_captioner
-from prunecap_lib.training.validation import epochs_kept, is_best, scores, writing
+from prunecap_lib.training.kept_weights import epochs_kept
+from prunecap_lib.training.validation import generation_settings, is_best, scores
 
 
 def recipe(out, **changes):
@@ -116,7 +117,7 @@ def test_cider_in_the_log_is_what_evaluate_finds(tmp_path):
     drawn = []
     result = train(config, after_epoch=lambda captioner, lines: drawn.append((captioner.training, lines[-1])))
     report, _ = evaluate(Captioner.load(result.out / "best"), open_split(config, "val", 8), metrics=["CIDEr"],
-                         **writing(config))
+                         **generation_settings(config))
     assert result.history[-1]["cider"] == pytest.approx(report["scores"]["CIDEr"], abs=2e-4)
     assert drawn == [(False, result.history[-1])]
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, cli, costs, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError, TrainingStopped
-from prunecap_lib.training import resume, run, signals, step
+from prunecap_lib.training import resume, run, setup, step
 from prunecap_lib.training.run_log import CLOCKS, Log
-from prunecap_lib.training.signals import StopSignals
+from prunecap_lib.training.setup import StopSignals
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = TrainConfig(limit=16, batch_size=4, epochs=2, image_size=32, d_model=16, layers=1, heads=2, ffn=32,
@@ -70,7 +70,7 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path, monkeypatch, unbroken, num
 
 def test_a_second_signal_acts_at_once(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(setup.time, "monotonic", lambda: now[0])
     with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # passed on by the launcher: the same Ctrl-C

@@ -9,7 +9,7 @@ from test_training import tiny
 
 from prunecap_lib import train
 from prunecap_lib.errors import InputError
-from prunecap_lib.training.run_log import check_tracker
+from prunecap_lib.training.run_log import tracker_settings
 
 
 @pytest.mark.slow
@@ -36,7 +36,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(tmp_pat
         with pytest.raises(InputError, match=f"{name} is not installed; pip install"):
             train(tiny(tmp_path / name, tracker=name))
         assert not (tmp_path / name).exists()
-    check_tracker("none")
+    assert tracker_settings(tiny(tmp_path)) == {}
 
 
 @pytest.mark.slow

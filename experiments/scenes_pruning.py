@@ -21,7 +21,7 @@ from prunecap_lib import Captioner, VisualTokens
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.scenes import ScenesDataset
 from prunecap_lib.errors import InputError
-from prunecap_lib.evaluation import EncoderInputs, bootstrap_interval, per_image_cider
+from prunecap_lib.evaluation import bootstrap_interval, encoder_inputs, per_image_cider
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, keep_count, keep_top_k, oracle_score
 
@@ -32,10 +32,9 @@ RANDOM_SEEDS = (0, 1, 2)
 def encode_split(captioner: Captioner, dataset, *, cache_features: bool) -> VisualTokens:
     """All pictures' tokens, with attention signals where the encoder has them."""
     scorer = None if cache_features else usable(captioner)[-1]
-    parts = [images if isinstance(images, VisualTokens) else captioner.encode(images, scorer=scorer)
-             for _, images in EncoderInputs(captioner, dataset,
-                                            cache_features=cache_features).batches(100, progress=True)]
-    return VisualTokens.cat(parts)
+    return VisualTokens.cat([
+        images if isinstance(images, VisualTokens) else captioner.encode(images, scorer=scorer)
+        for _, images in encoder_inputs(captioner, dataset, 100, cache_features=cache_features, progress=True)])
 
 
 def usable(captioner: Captioner) -> list[str]:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from flickr8k_baselines import similarities
 from prunecap_lib import Vocabulary
 from prunecap_lib.errors import InputError, MissingFileError, PrunecapError, UndefinedError
 from prunecap_lib.evaluation import (
     bootstrap_interval,
+    constant_caption,
     diversity,
     java,
     mean,
@@ -21,13 +23,7 @@ from prunecap_lib.evaluation import (
     token_accuracy,
     vocabulary_ceilings,
 )
-from prunecap_lib.evaluation.baselines import (
-    CaptionVectors,
-    consensus_captions,
-    constant_caption,
-    nearest_pictures,
-)
-from prunecap_lib.evaluation.cider import CiderD
+from prunecap_lib.evaluation.cider import CiderD, tf_idf
 from prunecap_lib.provenance import run_signature
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "captions.json").read_text())
@@ -214,40 +210,14 @@ def test_signature_names_fields_and_versions():
         run_signature(method="beam|5")
 
 
-def test_similarity_is_cider():
-    captions = [["a dog runs on the beach"], ["a dog runs on wet sand today"], ["two cats sleep"],
-                ["a cat sleeps on the beach"]]
-    vectors = CaptionVectors(captions)
-    ids = range(len(captions))
-    for other in ids:  # CIDEr-D of caption i against caption `other` alone, with the idf of all four
-        references = {i: captions[i] for i in ids}
-        told = {i: captions[other][0] for i in ids}
-        expected = np.array(list(per_image_cider(references, told).values())) / 10
-        np.testing.assert_allclose(vectors.similarities(np.arange(4))[other], expected, atol=1e-6)
-
-
-def test_most_central_caption_is_found_in_linear_time():
+def test_the_constant_caption_is_the_most_central_one():
     captions = list(REFERENCES.values())
-    vectors = CaptionVectors(captions)
-    similar = vectors.similarities(np.arange(len(vectors)))
-    assert vectors.most_central() == similar.sum(1).argmax()
-    assert constant_caption(captions) == vectors.captions[vectors.most_central()]
-    assert constant_caption(captions, most=2) in vectors.captions
+    lengths, rows = tf_idf(captions)
+    texts = [caption for picture in captions for caption in picture]
+    assert constant_caption(captions) == texts[similarities(lengths, rows).sum(1).argmax()]
+    assert constant_caption(captions, most=2) in texts
     with pytest.raises(InputError):
         constant_caption([])
-
-
-def test_consensus_takes_the_caption_its_neighbours_agree_on():
-    dog = ["a dog runs on the beach", "a dog runs on sand", "holidays"]
-    cat = ["a cat sleeps on a chair", "the cat sleeps on a sofa", "a cat sleeps on a sofa"]
-    captions = [dog, ["a brown dog runs on the beach"], cat, ["the cat sleeps on a chair"]]
-    features = torch.tensor([[1.0, 0.1], [1.0, 0.0], [-1.0, 0.1], [-1.0, 0.0]])
-    queries = torch.tensor([[-2.0, 0.0], [3.0, 0.0]])
-    assert nearest_pictures(features, queries, 2).sort().values.tolist() == [[2, 3], [0, 1]]
-    told = consensus_captions(features, captions, queries, neighbours=2)
-    assert "cat sleeps on a" in told[0] and told[1] == "a dog runs on the beach"
-    with pytest.raises(InputError, match="do not fit 3 captioned"):
-        consensus_captions(features, captions[:3], queries)
 
 
 @pytest.mark.slow

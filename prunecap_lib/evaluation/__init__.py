@@ -7,11 +7,11 @@ Under ``accelerate launch`` or ``torchrun`` the processes share the pictures, an
 """
 
 from .ceiling import Ceiling, vocabulary_ceilings
-from .metrics import check_metrics, per_image_cider, score_captions
-from .scores import evaluate, mean, score_split, shuffled_captions
-from .split import EncoderInputs, caption_split, split_accuracy
-from .statistics import bootstrap_interval, diversity, object_recall, ranking_auc, token_accuracy
+from .cider import constant_caption
+from .metrics import check_metrics, per_image_cider, score_captions, score_split, shuffled_captions
+from .split import caption_split, encoder_inputs, evaluate
+from .statistics import bootstrap_interval, diversity, mean, object_recall, ranking_auc, token_accuracy
 
-__all__ = ["Ceiling", "EncoderInputs", "bootstrap_interval", "caption_split", "check_metrics", "diversity", "evaluate",
-           "mean", "object_recall", "per_image_cider", "ranking_auc", "score_captions", "score_split",
-           "shuffled_captions", "split_accuracy", "token_accuracy", "vocabulary_ceilings"]
+__all__ = ["Ceiling", "bootstrap_interval", "caption_split", "check_metrics", "constant_caption", "diversity",
+           "encoder_inputs", "evaluate", "mean", "object_recall", "per_image_cider", "ranking_auc", "score_captions",
+           "score_split", "shuffled_captions", "token_accuracy", "vocabulary_ceilings"]

@@ -2,7 +2,8 @@
 
 ``metrics`` gives the published figure: Penn Treebank words through Java, word weights from the very pictures that are
 scored. Here words are whatever the caller counts (training: those of ``text.tokenize``), and the weights come from
-references given once. On the same words and the same pictures both give the same number.
+references given once. On the same words and the same pictures both give the same number. By the same measure one
+caption is the most like all others: what a captioner must beat before its score means anything.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from ..errors import InputError, UndefinedError
+from ..text import tokenize
 
-ORDERS = 4
-"""n-grams of one to four words, as in CIDEr."""
-LENGTH_SIGMA = 6.0
-"""Words by which two captions' lengths may differ before CIDEr-D's penalty for it bites."""
+ORDERS = 4  # n-grams of one to four words, as in CIDEr
+LENGTH_SIGMA = 6.0  # words by which two captions' lengths may differ before CIDEr-D's penalty for it bites
 
 Words = Sequence[Hashable]
 
@@ -90,3 +90,46 @@ def _similarity(said: tuple[dict, list[float], int], truth: tuple[dict, list[flo
             products[len(gram) - 1] += min(weight, weights[gram]) * weights[gram]
     cosines = (product / (a * b) for product, a, b in zip(products, said[1], truth[1], strict=True) if product)
     return sum(cosines) / ORDERS * float(length_penalty(said[2] - truth[2]))
+
+
+def tf_idf(captions: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """Captions as CIDEr sees them: their lengths in words, and each one's n-grams, by number, with their weights.
+
+    The weights are of unit length for each n, so that a dot product is ORDERS times the mean cosine. Document
+    frequencies count pictures, as in CIDEr; unlike CIDEr-D, a repeated n-gram is not clipped.
+
+    Args: captions: captions[i] are those of picture i. Raises UndefinedError for a single picture.
+    """
+    check_document_frequencies(captions)
+    grams = [[ngrams(tokenize(caption)) for caption in picture] for picture in captions]
+    frequency = Counter(gram for picture in grams for gram in set().union(*picture))
+    number = {gram: i for i, gram in enumerate(frequency)}
+    idf = np.log(len(captions)) - np.log(np.array(list(frequency.values()), dtype=np.float64))
+
+    def vector(counts: Counter) -> tuple[np.ndarray, np.ndarray]:
+        columns, orders = np.array([(number[gram], len(gram)) for gram in counts], dtype=np.int64).reshape(-1, 2).T
+        weights = np.array(list(counts.values()), dtype=np.float64) * idf[columns]
+        norms = np.sqrt(np.bincount(orders, weights**2, minlength=ORDERS + 1))
+        return columns, weights / np.maximum(norms[orders], 1e-12)
+
+    lengths = np.array([len(tokenize(caption)) for picture in captions for caption in picture])
+    return lengths, [vector(counts) for picture in grams for counts in picture]
+
+
+def constant_caption(captions: Sequence[Sequence[str]], *, most: int = 6_000, seed: int = 0) -> str:
+    """The one caption to say of every picture: the training caption that is most like all others.
+
+    Args: captions[i] are those of picture i; of more than ``most`` pictures, so many are drawn.
+    """
+    if not any(captions):
+        raise InputError("there is no training caption to choose from; give at least one")
+    drawn = sorted(np.random.default_rng(seed).permutation(len(captions))[:most])
+    lengths, rows = tf_idf([captions[i] for i in drawn])
+    # Dot products with a sum are sums of dot products. One sum for each length keeps the length penalty.
+    sums = np.zeros((lengths.max() + 1, 1 + max(int(columns.max(initial=0)) for columns, _ in rows)), dtype=np.float32)
+    for length, (columns, weights) in zip(lengths, rows, strict=True):
+        sums[length, columns] += weights
+    every = np.arange(len(sums))
+    sums = length_penalty(every[:, None] - every).astype(np.float32) @ sums
+    scores = [sums[length, columns] @ weights for length, (columns, weights) in zip(lengths, rows, strict=True)]
+    return [caption for i in drawn for caption in captions[i]][int(np.argmax(scores))]

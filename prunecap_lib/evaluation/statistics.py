@@ -23,11 +23,24 @@ def token_accuracy(logits: Tensor, ids: Tensor) -> float:
     Args: logits [B, T, V], and the words that they should foretell, ids [B, T]; padding does not count.
     Raises UndefinedError where all is padding.
     """
-    real = ids != PAD
-    hits, words = torch.stack([((logits.argmax(-1) == ids) & real).sum(), real.sum()]).tolist()
+    hits, words = words_hit(logits, ids)
     if not words:
         raise UndefinedError("token accuracy is a share of words, and here is none; give captions with words")
     return hits / words
+
+
+def words_hit(logits: Tensor, ids: Tensor) -> tuple[int, int]:
+    """(words hit, words) of what ``token_accuracy`` takes."""
+    real = ids != PAD
+    return tuple(torch.stack([((logits.argmax(-1) == ids) & real).sum(), real.sum()]).tolist())
+
+
+def mean(values: Iterable[float]) -> float:
+    """The arithmetic mean. Raises UndefinedError where there are no values."""
+    values = list(values)
+    if not values:
+        raise UndefinedError("a mean of no values is asked for; give at least one")
+    return sum(values) / len(values)
 
 
 def diversity(candidates: Mapping[int | str, str] | Iterable[str]) -> dict[str, float]:

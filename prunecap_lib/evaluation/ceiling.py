@@ -15,25 +15,24 @@ from .statistics import bootstrap_interval
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a vocabulary misses in human captions, and what it leaves of their score."""
+    """What a vocabulary of so many entries, specials included, misses in human captions, and leaves of their score.
+
+    ``unknown_words`` is the share of all words that it lacks (the out-of-vocabulary rate), ``captions_touched`` that of
+    the captions that hold such a word. Scores of human captions against the others of their picture: ``intact``;
+    ``struck``, with unknown words left out, the ceiling of a captioner that never says ``<unk>``, as those here;
+    ``replaced``, with ``<unk>`` in the place of each. ``CIDEr_intervals`` are 95% bootstrap intervals over pictures of
+    their CIDEr-D, and of what the last two lost, picture by picture: ``struck_lost`` and ``replaced_lost``.
+    """
 
     entries: int
-    """Of the vocabulary, specials included."""
     pictures: int
     captions: int
     unknown_words: float
-    """Share of all words that the vocabulary lacks (the out-of-vocabulary rate)."""
     captions_touched: float
-    """Share of the captions that hold such a word."""
     intact: dict[str, float]
-    """Scores of human captions against the others of their picture."""
     struck: dict[str, float]
-    """The same with unknown words left out: the ceiling of a captioner that never says ``<unk>``, as those here."""
     replaced: dict[str, float]
-    """The same with ``<unk>`` in the place of each unknown word."""
     CIDEr_intervals: dict[str, tuple[float, float]]
-    """95% bootstrap intervals over pictures of CIDEr-D: of ``intact``, ``struck`` and ``replaced``, and of what the
-    last two lost, picture by picture: ``struck_lost`` and ``replaced_lost``."""
 
 
 def vocabulary_ceilings(references: Mapping[int | str, Sequence[str]], vocabularies: Sequence[Vocabulary], *,
@@ -60,37 +59,33 @@ def vocabulary_ceilings(references: Mapping[int | str, Sequence[str]], vocabular
     words = {caption: tokenize(caption) for row in rows.values() for caption in row}
     ways = {"intact": {caption: caption for caption in words}}
     for v, vocabulary in enumerate(vocabularies):
-        ways[v, "struck"] = {caption: " ".join(word for word in row if word in vocabulary.ids)
+        for name, instead in (("struck", ""), ("replaced", SPECIALS[UNK])):
+            ways[name, v] = {caption: " ".join(word if word in vocabulary.ids else instead for word in row)
                              for caption, row in words.items()}
-        ways[v, "replaced"] = {caption: " ".join(word if word in vocabulary.ids else SPECIALS[UNK] for word in row)
-                               for caption, row in words.items()}
     texts = list({text for way in ways.values() for text in way.values()})
     tokenized = dict(zip(texts, java.ptb_tokenize(texts), strict=True))
     said = {way: {id: [tokenized[new[caption]] for caption in row] for id, row in rows.items()}
             for way, new in ways.items()}
-    cider = _cider(said)
-    scores = {way: _other_scores(said["intact"], captions, [name for name in metrics if name != "CIDEr"])
-              | {"CIDEr": float(cider[way].mean())} for way, captions in said.items()}
-
-    def ceiling(v: int, vocabulary: Vocabulary) -> Ceiling:
-        each = {"intact": cider["intact"], **{name: cider[v, name] for name in ("struck", "replaced")}}
+    cider, others = _cider(said), [name for name in metrics if name != "CIDEr"]
+    scores = {way: _scores(said["intact"], captions, others) | {"CIDEr": float(cider[way].mean())}
+              for way, captions in said.items()}
+    found = []
+    for v, vocabulary in enumerate(vocabularies):
+        each = {"intact": cider["intact"], "struck": cider["struck", v], "replaced": cider["replaced", v]}
         each |= {f"{name}_lost": each["intact"] - each[name] for name in ("struck", "replaced")}
         unknown = [sum(word not in vocabulary.ids for word in words[caption])
                    for row in rows.values() for caption in row]
-        return Ceiling(
-            entries=len(vocabulary), pictures=len(rows), captions=len(unknown), captions_touched=_share(unknown),
+        found.append(Ceiling(
+            entries=len(vocabulary), pictures=len(rows), captions=len(unknown),
             unknown_words=sum(unknown) / sum(len(words[caption]) for row in rows.values() for caption in row),
-            intact=scores["intact"], struck=scores[v, "struck"], replaced=scores[v, "replaced"],
-            CIDEr_intervals={name: bootstrap_interval(values, seed=seed) for name, values in each.items()})
-
-    return [ceiling(v, vocabulary) for v, vocabulary in enumerate(vocabularies)]
-
-
-def _share(values: Sequence[int]) -> float:
-    return sum(map(bool, values)) / len(values)
+            captions_touched=sum(map(bool, unknown)) / len(unknown),
+            intact=scores["intact"], struck=scores["struck", v], replaced=scores["replaced", v],
+            CIDEr_intervals={name: bootstrap_interval(values, seed=seed) for name, values in each.items()}))
+    return found
 
 
 def _rounds(said: Mapping) -> range:
+    """Number of the caption that is scored against the rest, as far as every picture has one."""
     return range(min(map(len, said.values())))
 
 
@@ -100,12 +95,12 @@ def _cider(said: dict) -> dict:
     truth, total = split["intact"], 0
     for k in _rounds(said["intact"]):
         score = CiderD([row[:k] + row[k + 1 :] for row in truth])
-        total = total + score(range(len(truth)), list(zip(*([row[k] for row in rows] for rows in split.values()),
-                                                          strict=True)))
+        total = total + score(range(len(truth)), [[rows[i][k] for rows in split.values()] for i in range(len(truth))])
     return dict(zip(split, total.T / len(_rounds(said["intact"])), strict=True))
 
 
-def _other_scores(truth: dict, said: dict, metrics: Sequence[str]) -> dict[str, float]:
+def _scores(truth: dict, said: dict, metrics: Sequence[str]) -> dict[str, float]:
+    """The other metrics, mean over the rounds."""
     rounds = [tokenized_scores({id: row[:k] + row[k + 1 :] for id, row in truth.items()},
                                {id: [row[k]] for id, row in said.items()}, metrics) for k in _rounds(said)]
     return {name: sum(scores[name] for scores in rounds) / len(rounds) for name in rounds[0]}

@@ -129,8 +129,7 @@ def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metric
         cider = dict.fromkeys(("CIDEr_interval", "CIDEr_shuffled", "CIDEr_constant", "constant_caption"))
     defined = [name for name in metrics if name not in undefined]
     found = {"scores": rounded(score_captions(references, texts, metrics=defined))
-             | {name: None for name in metrics if name in undefined},
-             **cider, "diversity": rounded(diversity(texts))}
+             | {name: None for name in metrics if name in undefined}, **cider, "diversity": rounded(diversity(texts))}
     undefined |= {name: f"no caption has {n} words" for n, name in enumerate(("distinct_1", "distinct_2"), 1)
                   if name not in found["diversity"]}
     if hasattr(dataset, "scenes"):

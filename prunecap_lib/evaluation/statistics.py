@@ -46,9 +46,9 @@ def mean(values: Iterable[float]) -> float:
 def diversity(candidates: Mapping[int | str, str] | Iterable[str]) -> dict[str, float]:
     """How varied are captions? The same sentence for every picture can score well, and says nothing.
 
-    Returns: ``distinct``: different captions. ``vocabulary``: different words. ``mean_length``: words a
-    caption. ``distinct_1``, ``distinct_2``: different words, and pairs of neighbours, as a share of all
-    (Li et al. 2016); left out where there is none to share. Compare the shares only at equal numbers of captions.
+    Returns: ``distinct``: different captions. ``vocabulary``: different words. ``mean_length``: words a caption.
+    ``distinct_1``, ``distinct_2``: different words, and pairs of neighbours, as a share of all (Li et al. 2016); left
+    out where there is none to share. Compare the shares only at equal numbers of captions.
     """
     texts = list(candidates.values() if isinstance(candidates, Mapping) else candidates)
     if not texts:
@@ -86,8 +86,7 @@ def object_recall(kept: Tensor, cover: Tensor) -> Tensor:
     ``Scene.token_mask``, flattened). Raises: UndefinedError for a picture without objects, whose share is not defined.
     """
     area = cover.sum(dim=1)
-    if not (area > 0).all():
-        missing = int((~(area > 0)).sum())
+    if missing := int((~(area > 0)).sum()):
         raise UndefinedError(f"{missing} of {len(area)} pictures show no object, so no share of it can be kept; leave "
                              "them out")
     return cover.gather(1, kept).sum(dim=1) / area
@@ -97,9 +96,9 @@ def bootstrap_interval(values: Mapping[int | str, float] | Iterable[float], seed
                        n: int = 1000, level: float = 0.95) -> tuple[float, float]:
     """Where the mean of per-image values lies, had other pictures of the same kind been drawn: (low, high).
 
-    Percentiles of the means of ``n`` samples drawn with replacement. To compare two models, give the
-    differences of their values image by image. Source: Koehn 2004. Raises UndefinedError for fewer than two values:
-    one says nothing of how far others lie from it.
+    Percentiles of the means of ``n`` samples drawn with replacement. To compare two models, give the differences of
+    their values image by image. Source: Koehn 2004. Raises UndefinedError for fewer than two values: one says nothing
+    of how far others lie from it.
     """
     values = np.array(list(values.values() if isinstance(values, Mapping) else values), dtype=float)
     if len(values) < 2:

@@ -6,7 +6,6 @@ Hugging Face's ``tokenizers``. The smallest pieces are the 256 bytes, so every w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -15,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
-from .files import Kind, write_text
 from .reading import read_text
-from .text import BOS, EOS, PAD, SPECIALS, WORD, Tokenizer, Vocabulary, normalize, tokenize
+from .text import SPECIALS, WORD, Tokenizer, Vocabulary, normalize, tokenize
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 SMALLEST = len(SPECIALS) + 256
 
 
-class BytePairs:
+class BytePairs(Tokenizer):
     """Pieces of words; the same four specials come first, as in ``Vocabulary``, and ``<unk>`` is never used.
 
     Captions are treated as ``text.tokenize`` treats them: lower case, no punctuation, the letters of every script. Only
@@ -33,6 +31,8 @@ class BytePairs:
     within one word; the space before a word belongs to the word's first piece, so that joined pieces give the words
     back.
     """
+
+    what = "file of byte pairs"
 
     def __init__(self, text: str):
         """Args: text: a ``tokenizer.json`` of Hugging Face's. Raises InputError where it is of another kind."""
@@ -79,11 +79,6 @@ class BytePairs:
     def __len__(self) -> int:
         return self._pieces.get_vocab_size()
 
-    def __eq__(self, other) -> bool:
-        return isinstance(other, BytePairs) and self.to_json() == other.to_json()
-
-    __hash__ = None
-
     def __reduce__(self):
         return BytePairs, (self.to_json(),)
 
@@ -93,46 +88,22 @@ class BytePairs:
         shown = [self._pieces.decode([i]) for i in range(len(SPECIALS), len(self))]
         return [*SPECIALS, *(piece[1:] if piece[0] == " " else f"##{piece}" for piece in shown)]
 
-    def encode(self, caption: str, max_length: int | None = None, *, bos: bool = True, eos: bool = True) -> list[int]:
-        """Ids of a caption's pieces; at most ``max_length`` pieces are kept, even if a word is cut by it.
-
-        Raises InputError where the caption has no word at all.
-        """
-        ids = self._pieces.encode(normalize(caption)).ids[:max_length]
-        if not ids:
-            raise InputError(f"caption {caption!r} has no words; remove it or write one")
-        return [BOS] * bos + ids + [EOS] * eos
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The words that the pieces up to ``<eos>`` join to; padding, ``<bos>`` and halves of letters are left out."""
-        pieces = []
-        for i in map(int, ids):
-            if i == EOS:
-                break
-            if i not in (PAD, BOS):
-                pieces.append(i)
-        return " ".join(self._pieces.decode(pieces, skip_special_tokens=False).replace("\ufffd", "").split())
-
-    def fingerprint(self) -> str:
-        """Twelve hex digits that change when any piece or its place does."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
-
     def to_json(self) -> str:
         """The text of a ``tokenizer.json``, which ``tokenizers.Tokenizer.from_str`` reads too."""
         return self._pieces.to_str()
 
-    def save(self, path: str | Path) -> None:
-        """Write a file, over nothing but byte pairs. Raises InputError, CheckpointError."""
-        write_text(path, self.to_json(), Kind("file of byte pairs", BytePairs.load))
+    def _ids_of(self, caption: str) -> list[int]:
+        return self._pieces.encode(normalize(caption)).ids
 
-    @classmethod
-    def load(cls, path: str | Path) -> BytePairs:
-        """Raises MissingFileError or InputError, naming the file."""
-        text = read_text(path, "byte pairs")
-        try:
-            return cls(text)
-        except InputError as error:
-            raise InputError(f"file {path}: {error}") from error
+    def _text_of(self, ids: list[int]) -> str:
+        """What pieces join to, without halves of letters."""
+        return " ".join(self._pieces.decode(ids, skip_special_tokens=False).replace("\ufffd", "").split())
+
+    _file_text = to_json
+
+    @staticmethod
+    def _read(path: str | Path) -> str:
+        return read_text(path, "byte pairs")
 
 
 def read_tokenizer(written: list[str] | str) -> Tokenizer:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import regex
@@ -25,6 +27,9 @@ from torch import Tensor
 from .errors import InputError
 from .files import Kind, write_text
 from .reading import read_json
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11's
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNK = range(4)
@@ -81,33 +86,71 @@ def join_words(words: Iterable[str]) -> str:
     return text if text.isascii() else _GAP.sub("", text)
 
 
-class Tokenizer(Protocol):
-    """What a captioner needs to turn captions into rows of ids and back. Ids 0..3 are ``SPECIALS``.
+class Tokenizer(ABC):
+    """Turns captions into rows of ids and back. Ids 0..3 are ``SPECIALS``.
 
     ``Vocabulary`` has an id for each known word, ``bytepairs.BytePairs`` for pieces of words.
     """
 
+    what: str
+    """Its name in messages."""
     words: Sequence[str]
     """How each id is shown, one string an id."""
 
-    def __len__(self) -> int: ...
-
-    def encode(self, caption: str, max_length: int | None = None, *, bos: bool = True,
-               eos: bool = True) -> list[int]:
-        """Ids of a caption, cut after ``max_length``, between ``<bos>`` and ``<eos>``."""
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids`` up to ``<eos>``."""
-
-    def fingerprint(self) -> str:
-        """Changes when any id means something else."""
-
+    @abstractmethod
     def to_json(self) -> list[str] | str:
         """What a checkpoint's config.json holds of it; see ``bytepairs.read_tokenizer``."""
 
+    @abstractmethod
+    def _ids_of(self, caption: str) -> list[int]: ...
 
-class Vocabulary:
-    """A fixed list of words; a word's id is its place in the list."""
+    @abstractmethod
+    def _text_of(self, ids: list[int]) -> str: ...
+
+    def encode(self, caption: str, max_length: int | None = None, *, bos: bool = True, eos: bool = True) -> list[int]:
+        """Ids of a caption, cut after ``max_length``, between ``<bos>`` and ``<eos>``.
+
+        Raises InputError where the caption has no word at all.
+        """
+        ids = self._ids_of(caption)[:max_length]
+        if not ids:
+            raise InputError(f"caption {caption!r} has no words; remove it or write one")
+        return [BOS] * bos + ids + [EOS] * eos
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids`` up to ``<eos>``; padding and ``<bos>`` are skipped."""
+        written = takewhile(lambda i: i != EOS, map(int, ids))
+        return self._text_of([i for i in written if i not in (PAD, BOS)])
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change when any id means something else."""
+        content = self.to_json()
+        content = content if isinstance(content, str) else "\n".join(content)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def __eq__(self, other) -> bool:
+        return type(self) is type(other) and self.to_json() == other.to_json()
+
+    __hash__ = None
+
+    def save(self, path: str | Path) -> None:
+        """Write a file, over nothing but one of its kind. Raises InputError, CheckpointError."""
+        write_text(path, self._file_text(), Kind(self.what, type(self).load))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Raises MissingFileError or InputError, naming the file."""
+        content = cls._read(path)
+        try:
+            return cls(content)
+        except InputError as error:
+            raise InputError(f"file {path}: {error}") from error
+
+
+class Vocabulary(Tokenizer):
+    """A fixed list of words; a word's id is its place in the list. Unknown words become ``<unk>``."""
+
+    what = "vocabulary"
 
     def __init__(self, words: Sequence[str]):
         """Args: words: all words in order, the four specials first.
@@ -152,52 +195,22 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __eq__(self, other) -> bool:
-        return isinstance(other, Vocabulary) and self.words == other.words
-
-    __hash__ = None
-
-    def encode(self, caption: str, max_length: int | None = None, *, bos: bool = True, eos: bool = True) -> list[int]:
-        """Ids of a caption; unknown words become ``<unk>``. At most ``max_length`` words are kept.
-
-        Raises InputError where the caption has no word at all.
-        """
-        words = tokenize(caption)[:max_length]
-        if not words:
-            raise InputError(f"caption {caption!r} has no words; remove it or write one")
-        return [BOS] * bos + [self.ids.get(word, UNK) for word in words] + [EOS] * eos
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The words of ``ids`` up to ``<eos>``; padding and ``<bos>`` are skipped."""
-        words = []
-        for i in map(int, ids):
-            if i == EOS:
-                break
-            if i not in (PAD, BOS):
-                words.append(self.words[i])
-        return join_words(words)
-
-    def fingerprint(self) -> str:
-        """Twelve hex digits that change when any word or its place does."""
-        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:12]
-
     def to_json(self) -> list[str]:
         """The words, as a checkpoint's config.json holds them."""
         return self.words
 
-    def save(self, path: str | Path) -> None:
-        """Write a file, over nothing but a vocabulary. Raises InputError, CheckpointError."""
-        write_text(path, json.dumps({"words": self.words}, ensure_ascii=False, indent=0),
-                   Kind("vocabulary", Vocabulary.load))
+    def _ids_of(self, caption: str) -> list[int]:
+        return [self.ids.get(word, UNK) for word in tokenize(caption)]
 
-    @classmethod
-    def load(cls, path: str | Path) -> Vocabulary:
-        """Raises MissingFileError or InputError, naming the file."""
-        words = read_json(path, _Stored, "vocabulary", "build it again").words
-        try:
-            return cls(words)
-        except InputError as error:
-            raise InputError(f"file {path}: {error}") from error
+    def _text_of(self, ids: list[int]) -> str:
+        return join_words(self.words[i] for i in ids)
+
+    def _file_text(self) -> str:
+        return json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
+
+    @staticmethod
+    def _read(path: str | Path) -> list[str]:
+        return read_json(path, _Stored, "vocabulary", "build it again").words
 
 
 class _Stored(msgspec.Struct):

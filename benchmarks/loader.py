@@ -28,8 +28,7 @@ from torchvision import transforms
 
 from prunecap_lib import TrainConfig
 from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset
-from prunecap_lib.datasets.decode import exact_pixels, fast_pixels
-from prunecap_lib.datasets.image_loader import ImageLoader
+from prunecap_lib.datasets.loading import ImageLoader, exact_pixels, fast_pixels
 from prunecap_lib.datasets.shards.build import build_shards
 from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.preprocessing import Preprocessing

@@ -1,19 +1,22 @@
 """What is a captioned data set, whatever its files look like?
 
-``CaptionDataset`` is what training and evaluation rely on; ``PhotoDataset`` is the form of it that reads
-pictures from folders. Pictures are counted by position i; ``image_ids[i]`` is the name that the source gave.
+``CaptionDataset`` is what training and evaluation rely on; ``PhotoDataset`` is the form of it that reads pictures from
+folders. Pictures are counted by position i; ``image_ids[i]`` is the name that the source gave.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any
 
+import numpy as np
+import torch
 from msgspec import Meta
 from PIL import Image
+from torch import Tensor
 
 from ..errors import InputError, MissingFileError
 from ..preprocessing import load_image, read_picture
@@ -25,37 +28,57 @@ StoredId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta
 FileName = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
-@runtime_checkable
-class CaptionDataset(Protocol):
-    """Pictures with several captions each.
+class CaptionDataset:
+    """Pictures with several captions each, and what a source may offer beyond that.
 
     Attributes:
         name, split: say which data this is, and name its caches.
         image_ids: one id a picture, as its source numbers it.
         captions: ``captions[i]`` are the captions of ``image_ids[i]``; at least one.
+        in_files: are pictures read from files? Only then there are ``encoded`` and ``stamp``.
+        scenes: all that is true of each picture, where they were drawn (see ``scenes.Scene``); else None.
     """
 
     name: str
     split: str
     image_ids: list[ImageId]
     captions: list[list[str]]
+    in_files: bool = False
+    scenes: Sequence[Any] | None = None
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.image_ids)
 
     def image(self, i: int) -> Image.Image:
-        """Picture i, upright 8-bit RGB in its own size."""
-        ...
+        """Picture i, upright 8-bit RGB in its own size. Raises PictureError where it cannot be read."""
+        raise NotImplementedError
 
     def references(self) -> dict[ImageId, list[str]]:
         """Captions by image id, as the metrics take them."""
-        ...
+        return dict(zip(self.image_ids, self.captions, strict=True))
+
+    def pixels(self) -> np.ndarray | None:
+        """All pictures at once, uint8 [n, 3, S, S], where they are small and of one size; else None."""
+        return None
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """All positions once, shuffled, [n]: an epoch."""
+        return torch.randperm(len(self), generator=generator)
+
+    def encoded(self, i: int) -> bytes:
+        """Picture i as it is stored, mostly a JPEG. Raises what ``image`` raises where it cannot be got at."""
+        raise NotImplementedError
+
+    def stamp(self, i: int) -> tuple[int, int]:
+        """What changes when picture i's file is replaced. Raises MissingFileError."""
+        raise NotImplementedError
 
 
-class PhotoDataset:
+class PhotoDataset(CaptionDataset):
     """Captioned picture files.
 
-    Captions without a single word are left out: one bad line must not cost a data set of 600,000. They are
-    counted in ``skipped_captions`` and a warning names the first.
+    Captions without a single word are left out: one bad line must not cost a data set of 600,000. A warning counts them
+    and names the first.
 
     Args:
         name, split: say which data this is.
@@ -68,56 +91,43 @@ class PhotoDataset:
     Raises: InputError for a picture without any caption; MissingFileError for missing pictures.
     """
 
-    def __init__(self, name: str, split: str, captions: dict[ImageId, list[str]],
-                 paths: dict[ImageId, Path], *, source: Path, limit: int | None = None,
-                 check_images: bool = True):
-        if limit is not None and limit < 1:
-            raise InputError(f"data set {name}: a limit of {limit} pictures leaves nothing; give at least 1")
+    in_files = True
+
+    def __init__(self, name: str, split: str, captions: dict[ImageId, list[str]], paths: dict[ImageId, Path], *,
+                 source: Path, limit: int | None = None, check_images: bool = True):
         self.name, self.split, self.source = name, split, source
-        self.image_ids: list[ImageId] = list(captions)[:limit]
+        self.image_ids = list(captions)[:limit]
         if not self.image_ids:
             raise InputError(f"caption file {source}: the {split} split holds no captioned picture; "
                              "check that it is a caption file of this split")
         # Line breaks inside a caption (COCO has some) would split it in two for METEOR's tokenizer.
-        worded = {id: [one_line(caption) for caption in captions[id] if has_words(caption)]
-                  for id in self.image_ids}
-        blank = [id for id in self.image_ids if len(worded[id]) < len(captions[id])]
-        self.skipped_captions = sum(len(captions[id]) - len(worded[id]) for id in blank)
-        for id in blank:
-            if not worded[id]:
-                raise InputError(f"caption file {source}: image {id} has only empty captions; "
-                                 "write one or take the picture out")
-        if blank:
-            warnings.warn(f"caption file {source}: {self.skipped_captions} empty captions left out, "
-                          f"the first of image {blank[0]}", stacklevel=3)
-        self.captions = [worded[id] for id in self.image_ids]
+        self.captions = [[one_line(caption) for caption in captions[id] if has_words(caption)] for id in self.image_ids]
+        skipped = {id: len(captions[id]) - len(worded) for id, worded in zip(self.image_ids, self.captions, strict=True)
+                   if len(worded) < len(captions[id])}
+        if [] in self.captions:
+            raise InputError(f"caption file {source}: image {self.image_ids[self.captions.index([])]} has only empty "
+                             "captions; write one or take the picture out")
+        if skipped:
+            warnings.warn(f"caption file {source}: {sum(skipped.values())} empty captions left out, the first of image "
+                          f"{next(iter(skipped))}", stacklevel=3)
         self.paths = [paths[id] for id in self.image_ids]
         if check_images:
             self._check_images()
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
     def image(self, i: int) -> Image.Image:
-        """Picture i, upright 8-bit RGB in its own size. Raises what ``load_image`` raises."""
         return load_image(self.paths[i])
 
     def encoded(self, i: int) -> bytes:
-        """Picture i's file as it lies on disk. Raises what ``read_picture`` raises."""
         return read_picture(self.paths[i])
 
     def stamp(self, i: int) -> tuple[int, int]:
-        """Bytes and time of picture i's file: what changes when it is replaced. Raises MissingFileError."""
+        """Bytes and time of picture i's file."""
         try:
             found = self.paths[i].stat()
         except OSError as error:
             raise MissingFileError(f"picture {self.paths[i]}: {error.strerror or error}; it was there before, put it "
                                    "back") from error
         return found.st_size, found.st_mtime_ns
-
-    def references(self) -> dict[ImageId, list[str]]:
-        """Captions by image id, as the metrics take them."""
-        return dict(zip(self.image_ids, self.captions, strict=True))
 
     def _check_images(self) -> None:
         folders = {folder: list_folder(folder) for folder in {path.parent for path in self.paths}}
@@ -178,20 +188,16 @@ def list_folder(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
     except (OSError, ValueError) as error:
-        raise MissingFileError(f"folder {folder} not found or not readable; "
-                               "it should hold the pictures") from error
+        raise MissingFileError(f"folder {folder} not found or not readable; it should hold the pictures") from error
 
 
 def photos_root(name: str, root: str | Path | None) -> Path:
     """The data set's folder: ``root``, or else $PRUNECAP_PHOTOS/name. Raises MissingFileError."""
-    if root is None:
-        photos = os.environ.get("PRUNECAP_PHOTOS")
-        if not photos:
-            raise MissingFileError(f"data set {name}: no folder given; set PRUNECAP_PHOTOS to the folder "
-                                   f"that holds {name}/, or name the data set's own folder as root")
-        root = Path(photos) / name
-    root = Path(root)
+    photos = os.environ.get("PRUNECAP_PHOTOS")
+    if root is None and not photos:
+        raise MissingFileError(f"data set {name}: no folder given; set PRUNECAP_PHOTOS to the folder that holds "
+                               f"{name}/, or name the data set's own folder as root")
+    root = Path(photos) / name if root is None else Path(root)
     if not os.path.isdir(root):
-        raise MissingFileError(f"data set {name}: folder {root} not found; "
-                               "check PRUNECAP_PHOTOS or the root")
+        raise MissingFileError(f"data set {name}: folder {root} not found; check PRUNECAP_PHOTOS or the root")
     return root

@@ -132,7 +132,7 @@ def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metric
              | {name: None for name in metrics if name in undefined}, **cider, "diversity": rounded(diversity(texts))}
     undefined |= {name: f"no caption has {n} words" for n, name in enumerate(("distinct_1", "distinct_2"), 1)
                   if name not in found["diversity"]}
-    if hasattr(dataset, "scenes"):
+    if dataset.scenes is not None:
         from ..datasets.scenes import ATTRIBUTES, scene_accuracy
         found["scene_accuracy"] = rounded(scene_accuracy(dataset.scenes, texts))
         undefined |= {name: "no scene of these has one" for name in ATTRIBUTES if name not in found["scene_accuracy"]}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import CaptionDataset, ImageId
-from ..datasets.workers import map_in_workers
+from ..datasets.loading import map_in_workers
 from ..devices import native_bf16
 from ..errors import InputError, MissingFileError, PrunecapError
 from ..files import Kind, check_space, delete_folder, write_text

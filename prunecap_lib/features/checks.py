@@ -68,7 +68,7 @@ def dtype_of(name: str) -> np.dtype:
 
 def file_marks(dataset: CaptionDataset, positions: list[int]) -> dict[str, np.ndarray]:
     """Size and time of these pictures' files, and digests of their bytes: [B, 2] and [B, 16]; nothing without files."""
-    if not hasattr(dataset, "stamp"):
+    if not dataset.in_files:
         return {}
     stamps = [dataset.stamp(i) for i in positions]  # first: what is replaced meanwhile must look changed
     return {STAMP: np.array(stamps, dtype_of(STAMP)),
@@ -90,7 +90,7 @@ def changed_file(folder: Path, meta: Description, dataset: CaptionDataset) -> Im
 
     Where only sizes and times differ, they are brought up to date, so that the bytes are compared once.
     """
-    if not hasattr(dataset, "stamp"):
+    if not dataset.in_files:
         return None
     if STAMP not in meta.shapes or DIGEST not in meta.shapes:
         say(f"feature cache {folder}: made by an earlier version, which did not note its pictures' files, so that one "

@@ -18,9 +18,7 @@ from torch import Tensor
 from ..captioner import Captioner
 from ..datasets import open_dataset
 from ..datasets.base import CaptionDataset
-from ..datasets.decode import exact_pixels, fast_pixels
-from ..datasets.image_loader import ImageLoader
-from ..datasets.workers import map_in_workers
+from ..datasets.loading import ImageLoader, exact_pixels, fast_pixels, map_in_workers
 from ..distributed import derive_seed
 from ..errors import InputError
 from ..features.cache import FeatureCache
@@ -81,8 +79,8 @@ class Batches:
             self.features = FeatureCache.open_or_build(dataset, captioner.encoder, pruned=pruned,
                                                        workers=config.workers,
                                                        progress=config.progress and not process)
-        elif hasattr(dataset, "pixels"):
-            self.pixels = torch.from_numpy(dataset.pixels())
+        elif (pixels := dataset.pixels()) is not None:
+            self.pixels = torch.from_numpy(pixels)
         else:
             look = fast_pixels if config.fast_decode and dataset.split == "train" else exact_pixels
             self.load_images = ImageLoader(dataset, self.preprocessing, look, most=config.max_unreadable)
@@ -137,8 +135,7 @@ class Batches:
         order = torch.arange(len(self.dataset))
         if shuffle:
             generator = torch.Generator().manual_seed(self.config.seed + 7919 * epoch)
-            near = getattr(self.dataset, "order", None)  # shards have an order that stays in a few files at a time
-            order = torch.randperm(len(order), generator=generator) if near is None else near(generator)
+            order = self.dataset.order(generator)
         chunks = [chunk.tolist() for chunk in order.split(self.pictures)]
         if drop_last and len(chunks) > 1 and len(chunks[-1]) < self.pictures:
             chunks.pop()

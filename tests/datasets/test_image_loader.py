@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from shard_photos import photos
 
-from prunecap_lib.datasets.decode import exact_pixels, fast_pixels
-from prunecap_lib.datasets.image_loader import ImageLoader
+from prunecap_lib.datasets import CaptionDataset
+from prunecap_lib.datasets.loading import ImageLoader, exact_pixels, fast_pixels
 from prunecap_lib.errors import InputError, MissingFileError, PictureError
 from prunecap_lib.preprocessing import Preprocessing, decode_image, load_image
 from prunecap_lib.text import PAD
@@ -38,7 +38,7 @@ def test_a_neighbour_stands_in_and_is_counted_once(source, look):
         images, shown = readable([7, 1])  # the last one takes the first
     assert shown == [0, 0] and torch.equal(images[0], images[1])
     assert readable([3, 8])[1] == [1, 1]  # no second warning, no second count
-    assert readable.unreadable == [source.image_ids[1], source.image_ids[3]]
+    assert readable.unreadable.nonzero()[:, 0].tolist() == [1, 3]
     images, shown = readable([0, 4])
     assert shown == [0, 1] and torch.equal(images, torch.stack([look(source, i, PREP) for i in (0, 4)]))
 
@@ -71,7 +71,7 @@ def test_workers_count_together(source):
     readable = ImageLoader(source, PREP, exact_pixels, most=0.1)
     lists = [[0, 1], [2, 3], [1, 0], [3, 2]]
     shown = list(torch.utils.data.DataLoader(Batch(readable), sampler=lists, batch_size=None, num_workers=2))
-    assert shown == [[0, 0], [0, 0], [1, 1], [1, 1]] and len(readable.unreadable) == 2
+    assert shown == [[0, 0], [0, 0], [1, 1], [1, 1]] and readable.unreadable.sum() == 2
 
 
 def test_batches_show_the_stand_in_with_its_own_captions(source):
@@ -104,7 +104,9 @@ def photograph(width, height, **save):
     return file.getvalue()
 
 
-class Files:
+class Files(CaptionDataset):
+    in_files = True
+
     def __init__(self, *contents):
         self.contents = contents
 

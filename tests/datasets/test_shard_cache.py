@@ -13,10 +13,10 @@ import torch
 from shard_photos import photos
 
 from prunecap_lib.datasets import open_dataset
+from prunecap_lib.datasets.loading import map_in_workers
 from prunecap_lib.datasets.shards import cache
 from prunecap_lib.datasets.shards.build import build_shards
 from prunecap_lib.datasets.shards.index import ShardSettings
-from prunecap_lib.datasets.workers import map_in_workers
 from prunecap_lib.errors import InputError, MissingFileError
 
 

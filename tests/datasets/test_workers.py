@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunecap_lib.datasets import workers as workers_module
-from prunecap_lib.datasets.workers import map_in_workers
+from prunecap_lib.datasets import loading
+from prunecap_lib.datasets.loading import map_in_workers
 from prunecap_lib.errors import InputError, MissingFileError
 
 
@@ -74,7 +74,7 @@ def leaves(told):
 
 
 def test_a_process_that_leaves_with_an_unfinished_loader_ends(monkeypatch):
-    monkeypatch.setattr(workers_module, "GRACE", 0.1)
+    monkeypatch.setattr(loading, "GRACE", 0.1)
     fork = multiprocessing.get_context("fork")
     hear, told = fork.Pipe(duplex=False)
     process = fork.Process(target=leaves, args=(told,))

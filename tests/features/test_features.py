@@ -12,7 +12,7 @@ from close import assert_close
 from PIL import Image
 
 from prunecap_lib import files
-from prunecap_lib.datasets import PhotoDataset
+from prunecap_lib.datasets import CaptionDataset, PhotoDataset
 from prunecap_lib.errors import InputError, MissingFileError
 from prunecap_lib.features import build
 from prunecap_lib.features.cache import FeatureCache, default_folder, fingerprint
@@ -28,7 +28,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-class Pictures:
+class Pictures(CaptionDataset):
     """Twelve plain pictures in memory."""
 
     name, split = "toy", "train"
@@ -37,9 +37,6 @@ class Pictures:
         self.image_ids = [f"p{i}.jpg" for i in range(n)]
         self.captions = [["a picture"]] * n
         self.shift, self.decoded = shift, []
-
-    def __len__(self):
-        return len(self.image_ids)
 
     def image(self, i):
         self.decoded.append(i)
@@ -336,6 +333,8 @@ def test_default_folder(toy, monkeypatch, tmp_path):
 
 class Files(Pictures):
     """The same in files, as ``PhotoDataset`` has them."""
+
+    in_files = True
 
     def __init__(self, root, n=5):
         super().__init__(n)

@@ -15,6 +15,7 @@ from PIL import Image
 
 import prunecap_lib
 from prunecap_lib.captioner import Caption
+from prunecap_lib.datasets import CaptionDataset
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import score_split
 from prunecap_lib.preprocessing import Preprocessing
@@ -26,21 +27,15 @@ HOSTILE = '</script><script>document.title = "taken"</script> & <b>{{title}}</b>
 VOID = {"meta", "link", "input", "br", "img"}
 
 
-class Few:
+class Few(CaptionDataset):
     """Three pictures: a large photograph, a small one, a tall one; and ids and references that try to escape."""
 
     name, split = "few", "<test>"
     image_ids = [1, "<i>two</i>", 3]
     captions = [["a red picture", HOSTILE], ["a dog on a sofa", "a brown dog"], ["two cats", "cats on a bed"]]
 
-    def __len__(self):
-        return 3
-
     def image(self, i):
         return Image.new("RGB", [(800, 600), (64, 64), (300, 900)][i], "red")
-
-    def references(self):
-        return dict(zip(self.image_ids, self.captions, strict=True))
 
 
 TEXTS = {1: HOSTILE, "<i>two</i>": "a brown dog on a car", 3: ""}

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from ..base import CaptionDataset
 from .drawing.paint import paint, visible_masks
 from .grammar import describe, judge, write_captions
 from .world import SPLITS, Group, Layout, Thing, sample_layout
@@ -103,7 +104,7 @@ def make_scenes(n: int, *, seed: int = 0, size: int = 64, split: str = "train") 
     return scenes
 
 
-class ScenesDataset:
+class ScenesDataset(CaptionDataset):
     """Scenes as a `CaptionDataset`; `scenes[i]` tells all that is true of picture i.
 
     Args: split, n, size in pixels, seed: as `make_scenes` takes them.
@@ -114,11 +115,8 @@ class ScenesDataset:
     def __init__(self, split: str = "train", n: int = 1000, size: int = 64, seed: int = 0):
         self.scenes = make_scenes(n, seed=seed, size=size, split=split)
         self.split, self.size, self.seed = split, size, seed
-        self.image_ids: list[int | str] = [scene.id for scene in self.scenes]
+        self.image_ids = [scene.id for scene in self.scenes]
         self.captions = [list(scene.captions) for scene in self.scenes]
-
-    def __len__(self) -> int:
-        return len(self.scenes)
 
     def image(self, i: int) -> Image.Image:
         """Picture i, RGB."""
@@ -127,10 +125,6 @@ class ScenesDataset:
     def masks(self, i: int) -> list[tuple[str, np.ndarray]]:
         """Kind and visible pixels [size,size] of each thing in picture i."""
         return self.scenes[i].masks()
-
-    def references(self) -> dict[int | str, list[str]]:
-        """Captions by image id, as the metrics take them."""
-        return dict(zip(self.image_ids, self.captions, strict=True))
 
     def pixels(self) -> np.ndarray:
         """All pictures at once, uint8 [n,3,size,size]; a thousand and more a second at 64 pixels."""

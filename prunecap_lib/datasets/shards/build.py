@@ -24,7 +24,7 @@ from ...errors import InputError, PictureError, PrunecapError
 from ...files import Kind, check_output_folder, check_space, file_sha256, in_bytes, locked, write_text
 from ...reading import read_bytes, read_json
 from ..base import CaptionDataset
-from ..workers import map_in_workers
+from ..loading import map_in_workers
 from .index import INDEX, Index, LeftOut, Plan, Shard, ShardSettings, parse_index, split_folder
 
 

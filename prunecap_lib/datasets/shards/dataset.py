@@ -21,7 +21,7 @@ from torch import Tensor
 from ...errors import InputError, MissingFileError
 from ...preprocessing import decode_image
 from ...reading import open_file, parse_json, read_bytes
-from ..base import ImageId
+from ..base import CaptionDataset
 from .cache import IN_USE, ShardCache, fetch_index, is_url
 from .index import BLOCK, INDEX, WINDOW, Index, Shard, parse_index, split_folder
 
@@ -43,15 +43,15 @@ class LocalShards:
         """They are here."""
 
 
-class ShardDataset:
-    """A split in shards, as a ``CaptionDataset``. ``read_shards`` opens one."""
+class ShardDataset(CaptionDataset):
+    """A split in shards. ``read_shards`` opens one."""
+
+    in_files = True
 
     def __init__(self, index: Index, files: LocalShards | ShardCache, *, limit: int | None = None):
-        if limit is not None and limit < 1:
-            raise InputError(f"data set shards: a limit of {limit} pictures leaves nothing; give at least 1")
         self.name, self.split = f"{index.plan.dataset}-shards{index.plan.settings.side}", index.plan.split
         self.settings, self.shards, self._files = index.plan.settings, index.shards, files
-        self.image_ids: list[ImageId] = [id for shard in index.shards for id in shard.image_ids][:limit]
+        self.image_ids = [id for shard in index.shards for id in shard.image_ids][:limit]
         self.captions = [row for shard in index.shards for row in shard.captions][:limit]
         # Arrays, not lists: workers that only read them go on sharing their memory with the parent.
         counts = [len(shard.image_ids) for shard in index.shards]
@@ -62,9 +62,6 @@ class ShardDataset:
         self._handles: OrderedDict[int, io.FileIO] = OrderedDict()
         # whose checksum was compared, by any of a data loader's workers: once a run
         self._whole = torch.zeros(len(counts), dtype=torch.bool).share_memory_()
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
     def encoded(self, i: int) -> bytes:
         """Picture i's JPEG.
@@ -97,10 +94,6 @@ class ShardDataset:
     def image(self, i: int) -> Image.Image:
         """Picture i, upright 8-bit RGB as it was stored. Raises PictureError, and what ``encoded`` raises."""
         return decode_image(self.encoded(i), f"{self.image_ids[i]} in shard {self.shards[self._shard[i]].name}")
-
-    def references(self) -> dict[ImageId, list[str]]:
-        """Captions by image id, as the metrics take them."""
-        return dict(zip(self.image_ids, self.captions, strict=True))
 
     def order(self, generator: torch.Generator) -> Tensor:
         """All positions once, shuffled, [n]: the shards, and then the pictures of ``WINDOW`` of them at a time.
@@ -154,7 +147,7 @@ def _sha256(file: int) -> str:
 class _About(msgspec.Struct):
     """What stands behind a picture in its tar."""
 
-    image_id: ImageId
+    image_id: int | str
     captions: list[str]
 
 

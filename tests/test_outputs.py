@@ -20,7 +20,7 @@ from prunecap_lib.cli.caption import CaptionCommand
 from prunecap_lib.cli.cost import CostCommand
 from prunecap_lib.cli.data import FeaturesCommand, InfoCommand, ScenesCommand, ShardsCommand
 from prunecap_lib.cli.evaluate import EvaluateCommand
-from prunecap_lib.cli.figures import check_many
+from prunecap_lib.cli.options import check_figures
 from prunecap_lib.cli.train import TrainCommand
 from prunecap_lib.datasets.scenes import ScenesDataset, make_scenes, write_coco
 from prunecap_lib.datasets.shards.build import SPLIT, build_shards
@@ -283,10 +283,10 @@ def test_the_cache_of_shards_drops_only_shards(tmp_path, monkeypatch):
 def test_figures_of_pictures_with_one_name_differ(tmp_path):
     pictures = [Path(name) for name in ("a/x.jpg", "b/x.jpg", "x.png", "X.jpg", "x-2.jpg", "e\u0301.jpg", "\u00e9.jpg",
                                         "y" * 250 + ".jpg")]
-    names = [path.name for path in check_many(tmp_path / "new", pictures)]
+    names = [path.name for path in check_figures(tmp_path / "new", pictures)]
     assert names[:5] == ["x.png", "x-2.png", "x-3.png", "X-4.png", "x-2-2.png"]
     assert len({name.casefold() for name in names}) == len(names) and names[6] == "\u00e9-2.png"
-    assert max(map(len, names)) < 250 and names == [path.name for path in check_many(tmp_path / "new", pictures)]
+    assert max(map(len, names)) < 250 and names == [path.name for path in check_figures(tmp_path / "new", pictures)]
 
 
 def test_metrics_that_cannot_be_had_are_told_before_any_work(here, no_work, capsys, monkeypatch):

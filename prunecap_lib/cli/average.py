@@ -25,8 +25,7 @@ examples:
 class AverageCommand:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of checkpoints, or one run, whose last epochs are taken (train with --keep-last)."""
-    out: Path
-    """Folder for the averaged checkpoint."""
+    out: Path  # Folder for the averaged checkpoint.
 
 
 def main(argv: list[str]) -> None:

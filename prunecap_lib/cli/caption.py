@@ -14,7 +14,7 @@ import tyro
 
 from ..errors import InputError, PrunecapError, printable
 from ..ranges import Count, Fraction
-from .options import Computing, call, check_apart, prepare
+from .options import Computing, call, check_apart, check_figures, prepare, save_figure
 
 DESCRIPTION = """Caption pictures. Prints one line a caption: picture, tab, caption.
 
@@ -38,24 +38,18 @@ class CaptionCommand(Computing):
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Picture files, folders of them, http(s) addresses, or - for one on standard input. HEIC needs the package
     pillow-heif."""
-    checkpoint: str = "photos-lite0"
-    """A name under data/checkpoints, or a checkpoint's folder."""
-    recursive: bool = False
-    """Of a folder, also the pictures in its folders."""
-    prune_ratio: Fraction | None = None
-    """Share of the visual tokens removed; default: what the model was trained with."""
-    scorer: str | None = None
-    """Which tokens stay; default: what the model was trained with."""
+    checkpoint: str = "photos-lite0"  # A name under data/checkpoints, or a checkpoint's folder.
+    recursive: bool = False  # Of a folder, also the pictures in its folders.
+    prune_ratio: Fraction | None = None  # Share of the visual tokens removed; default: what the model was trained with.
+    scorer: str | None = None  # Which tokens stay; default: what the model was trained with.
     schedule: str | None = None
     """Tokens that go inside the encoder: keep rates @ blocks, like 0.7@3,6,9, or a share of its operations, like
     50%@3,6,9; after a slash a scorer or a reduction, like 0.7@3,6,9/key_norm/fuse. 'auto' prunes where that is
     faster, 'none' keeps all; default: what the model was trained with."""
     method: Literal["beam", "greedy"] = "beam"
     beam_size: Count = 5
-    n: Count = 1
-    """Captions a picture, the best first: the last beams of the search, so at most beam_size."""
-    max_length: Count = 20
-    """Most words of a caption, its end included."""
+    n: Count = 1  # Captions a picture, the best first: the last beams of the search, so at most beam_size.
+    max_length: Count = 20  # Most words of a caption, its end included.
     confidence: bool = False
     """After another tab, how sure the model is: the probability of a word, the geometric mean over the caption. Compare
     it between captions of one model; it is no probability that the caption is right."""
@@ -77,10 +71,9 @@ def main(argv: list[str]) -> None:
 
 
 def run(command: CaptionCommand) -> None:
-    from ..captioner import Captioner
+    from ..captioner import Captioner  # late: options are read without torch, which takes seconds
     from ..files import check_output_file
     from ..reports import RESULTS, ids_of_files, write_results
-    from . import figures
     from .sources import find_sources
     sources, device = find_sources(command.images, recursive=command.recursive), command.find_device()
     paths = [source.path for source in sources]
@@ -91,19 +84,21 @@ def run(command: CaptionCommand) -> None:
             raise InputError("two addresses end in one file name, which --results takes for the image id; caption them "
                              "one by one")
         check_output_file(command.results, RESULTS)
-    drawn = figures.check_many(command.figure, paths) if command.figure else paths
-    figure_of = dict(zip([source.name for source in sources], drawn, strict=True))
+    figures = check_figures(command.figure, paths) if command.figure else paths
+    figure_of = dict(zip([source.name for source in sources], figures, strict=True))
     captioner = Captioner.load(command.checkpoint, device=device)
     prepare(captioner, command, len(sources))
     captioned, texts = 0, {}
     for source, picture, captions in each_captioned(command, captioner, sources):
         captioned += 1
         for rank, caption in enumerate(captions, start=1):
-            print(as_json(command, captioner, source, rank, caption) if command.json else
-                  as_line(source, caption, command.confidence), flush=True)
-        texts[source.path] = captions[0].text
+            print(as_printed(command, captioner, source, rank, caption), flush=True)
+        best = captions[0]
+        texts[source.path] = best.text
         if command.figure:
-            save_figure(figure_of[source.name], picture, captions[0], captioner)
+            from ..plotting import describe_caption, draw_caption  # late: only where figures are asked for
+            save_figure(lambda picture=picture, best=best: draw_caption(picture, best, captioner.preprocessing),
+                        figure_of[source.name], title=best.text, description=describe_caption(best))
     if command.results:
         write_results(command.results, {ids[path]: text for path, text in texts.items()})
         print(f"results: {printable(command.results)}", file=sys.stderr)
@@ -112,11 +107,9 @@ def run(command: CaptionCommand) -> None:
 
 
 def each_captioned(command: CaptionCommand, captioner, sources: list) -> Iterator[tuple]:
-    """Yield (source, picture if it is to be drawn, captions, the best first). What cannot be read is left out, and told
-    of."""
-    import torch
+    """Yield (source, picture if it is to be drawn, captions, the best first); name on stderr what cannot be read."""
+    import torch  # late, as in ``run``
     from tqdm import tqdm
-
     # Captions that appear on a terminal say themselves how far it is.
     with tqdm(total=len(sources), desc="captions", unit="picture", leave=False,
               disable=True if sys.stdout.isatty() else None) as bar:
@@ -139,12 +132,11 @@ def each_captioned(command: CaptionCommand, captioner, sources: list) -> Iterato
             bar.update(min(command.batch_size, len(sources) - start))
 
 
-def as_line(source, caption, confidence: bool) -> str:
-    sure = f"\t{math.exp(caption.mean_log_prob):.2f}" if confidence else ""
-    return f"{printable(source.name)}\t{printable(caption.text)}{sure}"
-
-
-def as_json(command: CaptionCommand, captioner, source, rank: int, caption) -> str:
+def as_printed(command: CaptionCommand, captioner, source, rank: int, caption) -> str:
+    """A caption as --json and --confidence ask for it."""
+    if not command.json:
+        sure = f"\t{math.exp(caption.mean_log_prob):.2f}" if command.confidence else ""
+        return f"{printable(source.name)}\t{printable(caption.text)}{sure}"
     config = captioner.config
     return json.dumps({
         "image": source.name, "checkpoint": command.checkpoint, "method": command.method,
@@ -152,10 +144,3 @@ def as_json(command: CaptionCommand, captioner, source, rank: int, caption) -> s
         "scorer": command.scorer or config.scorer, "rank": rank, "text": caption.text, "words": caption.words,
         "ids": caption.ids, "log_prob": round(caption.log_prob, 4), "mean_log_prob": round(caption.mean_log_prob, 4),
         "kept": caption.kept.tolist(), "grid": list(caption.grid)})
-
-
-def save_figure(path: Path, picture, caption, captioner) -> None:
-    from ..plotting import describe_caption, draw_caption
-    from .figures import save
-    save(lambda: draw_caption(picture, caption, captioner.preprocessing), path, title=caption.text,
-         description=describe_caption(caption))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ..errors import InputError
 from ..ranges import Count, Fraction, NotNegative, Positive, VocabularySize
-from .options import call, set_schedule
+from .options import call, check_figure, save_figure, set_schedule
 
 DESCRIPTION = """Count the operations of every stage from picture to caption, with all tokens and pruned.
 
@@ -96,9 +96,8 @@ def main(argv: list[str]) -> None:
 def run(command: CostCommand) -> None:
     check_options(command)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
-    from . import figures
     if command.figure:
-        figures.check(command.figure)
+        check_figure(command.figure)
     from ..costs import break_even, latency, ledger, usual_schedule
     from ..costs.memory import precision_on
     from ..provenance import provenance
@@ -139,8 +138,8 @@ def run(command: CostCommand) -> None:
     print(json.dumps(report | {"provenance": provenance()}, indent=1) if command.json else "\n".join(lines))
     if command.figure:
         from ..plotting import describe_ledger, plot_ledger
-        figures.save(lambda: plot_ledger(found, name), command.figure, title=f"Operations of {name}",
-             description=describe_ledger(found))
+        save_figure(lambda: plot_ledger(found, name), command.figure, title=f"Operations of {name}",
+                    description=describe_ledger(found))
 
 
 def check_options(command: CostCommand) -> None:

@@ -29,16 +29,14 @@ Several processes share the pictures, with the same outcome to the last digit; t
 
 @dataclass(frozen=True)
 class EvaluateCommand(Computing):
-    checkpoint: str | None = None
-    """A name under data/checkpoints, or a checkpoint's folder."""
+    checkpoint: str | None = None  # A name under data/checkpoints, or a checkpoint's folder.
     captions: Path | None = None
     """Instead of a checkpoint: score these captions, whoever wrote them. A file in COCO's results format, or a report
     of --out."""
     dataset: Literal["scenes", "flickr8k", "coco", "shards"] | None = None
     """Default: what the checkpoint was trained on."""
     split: str = "test"
-    root: str | None = None
-    """Folder of the photographs; default: PRUNECAP_PHOTOS."""
+    root: str | None = None  # Folder of the photographs; default: PRUNECAP_PHOTOS.
     limit: Count | None = None
     """Only so many pictures (CIDEr-D depends on their number: compare at equal numbers only)."""
     method: Literal["greedy", "beam"] = "greedy"
@@ -52,14 +50,10 @@ class EvaluateCommand(Computing):
     faster, 'none' keeps all; default: what the model was trained with."""
     metrics: tuple[str, ...] = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
     """SPICE too where CoreNLP is at hand. METEOR takes ten seconds for 1,000 pictures."""
-    batch_size: Count = 64
-    """Pictures that a process captions at a time."""
-    cache_features: bool = False
-    """Encode every picture once and keep the features on disk, as in training."""
-    seed: Seed = 0
-    """Of the scorer 'random', of the resampling behind the interval, and of whom captions are dealt to."""
-    out: Path | None = None
-    """Write the report, with all captions, as JSON."""
+    batch_size: Count = 64  # Pictures that a process captions at a time.
+    cache_features: bool = False  # Encode every picture once and keep the features on disk, as in training.
+    seed: Seed = 0  # Of the scorer 'random', of the resampling behind the interval, and of whom captions are dealt to.
+    out: Path | None = None  # Write the report, with all captions, as JSON.
     results: Path | None = None
     """Write the captions in COCO's results format, as pycocotools and the COCO server take them. The server wants
     the file's name to be captions_SPLIT_NAME_results.json, like captions_val2014_prunecap_results.json, and in it all
@@ -78,51 +72,58 @@ def main(argv: list[str]) -> None:
 def run(command: EvaluateCommand) -> None:
     if (command.checkpoint is None) == (command.captions is None):
         raise InputError("give either --checkpoint, a model that captions, or --captions, a file of captions to score")
+    # late: options are read without torch, which takes seconds
+    from ..captioner import Captioner
+    from ..datasets import open_dataset
     from ..distributed import processes
+    from ..evaluation import evaluate, score_split
+    from ..provenance import provenance, run_signature
+    from ..reports import check_ids, read_captions
     check_outputs(command)
+    here, captioner = processes(), None
     if command.checkpoint is not None:
-        caption_and_score(command)
-    elif processes().is_main_process:
-        score_file(command)
+        captioner = Captioner.load(command.checkpoint, device=device_here(command, here))
+    elif not here.is_main_process:
+        return
+    dataset = open_dataset(command.dataset or trained_on(command), split=command.split, root=command.root,
+                           limit=command.limit, size=captioner and captioner.config.image_size)
+    if command.results:
+        check_ids(dataset.image_ids)
+    settings = dict(metrics=command.metrics, seed=command.seed, progress=command.progress)
+    if captioner is None:
+        captions = read_captions(command.captions, dataset)
+        report = {"captions_file": str(command.captions), "dataset": dataset.name, "split": dataset.split,
+                  "pictures": len(dataset), **score_split(dataset, captions, **settings),
+                  "signature": run_signature(), "provenance": provenance() | {"seed": command.seed}}
+    else:
+        prepare(captioner, command, len(dataset))
+        with command.autocast(captioner.device):
+            report, captions = evaluate(
+                captioner, dataset, method=command.method, beam_size=command.beam_size, max_length=command.max_length,
+                prune_ratio=command.prune_ratio, scorer=command.scorer, batch_size=command.batch_size,
+                cache_features=command.cache_features, **settings)
+        report = {"checkpoint": command.checkpoint, **report}
+    if here.is_main_process:
+        write(report, captions, dataset, command, captioner and captioner.preprocessing)
 
 
 def check_outputs(command: EvaluateCommand) -> None:
     """Raises InputError now, not after hours, for a metric that is not there and an output that cannot be written."""
-    from ..evaluation import check_metrics
+    from ..evaluation import check_metrics  # late, as in ``run``
     from ..files import check_output_file
     from ..provenance import REPORT
     from ..reports import RESULTS, check_page
     check_metrics(command.metrics)
     check_apart(captions=command.captions, out=command.out, results=command.results, html=command.html)
-    if command.out:
-        check_output_file(command.out, REPORT)
-    if command.results:
-        check_output_file(command.results, RESULTS)
+    for path, kind in ((command.out, REPORT), (command.results, RESULTS)):
+        if path:
+            check_output_file(path, kind)
     if command.html:
         check_page(command.html)
 
 
-def caption_and_score(command: EvaluateCommand) -> None:
-    from ..captioner import Captioner
-    from ..distributed import processes
-    from ..evaluation import evaluate
-    captioner = Captioner.load(command.checkpoint, device=device_here(command))
-    dataset = open_split(command, captioner.config.image_size)
-    prepare(captioner, command, len(dataset))
-    with command.autocast(captioner.device):
-        report, captions = evaluate(
-            captioner, dataset, method=command.method, beam_size=command.beam_size, max_length=command.max_length,
-            prune_ratio=command.prune_ratio, scorer=command.scorer, metrics=command.metrics,
-            batch_size=command.batch_size, cache_features=command.cache_features, seed=command.seed,
-            progress=command.progress)
-    if processes().is_main_process:
-        write({"checkpoint": command.checkpoint, **report}, captions, dataset, command, captioner.preprocessing)
-
-
-def device_here(command: EvaluateCommand):
+def device_here(command: EvaluateCommand, here):
     """The device to caption on. Raises InputError where several processes are asked to leave their own."""
-    from ..distributed import processes
-    here = processes()
     if here.num_processes == 1:
         return command.find_device()
     if command.schedule == "auto":
@@ -134,33 +135,9 @@ def device_here(command: EvaluateCommand):
     return here.device
 
 
-def score_file(command: EvaluateCommand) -> None:
-    from ..evaluation import score_split
-    from ..provenance import provenance, run_signature
-    from ..reports import read_captions
-    dataset = open_split(command)
-    captions = read_captions(command.captions, dataset)
-    write({"captions_file": str(command.captions), "dataset": dataset.name, "split": dataset.split,
-           "pictures": len(dataset), **score_split(dataset, captions, metrics=command.metrics, seed=command.seed,
-                                               progress=command.progress),
-           "signature": run_signature(), "provenance": provenance() | {"seed": command.seed}},
-          captions, dataset, command)
-
-
-def open_split(command: EvaluateCommand, image_size: int | None = None):
-    """The pictures to caption. Raises InputError now, not after hours, where their ids cannot be written as asked."""
-    from ..datasets import open_dataset
-    from ..reports import check_ids
-    dataset = open_dataset(command.dataset or trained_on(command), split=command.split, root=command.root,
-                           limit=command.limit, size=image_size)
-    if command.results:
-        check_ids(dataset.image_ids)
-    return dataset
-
-
 def trained_on(command: EvaluateCommand) -> str:
     """The data set that the checkpoint learned from. Raises InputError where nobody wrote it down."""
-    from ..checkpoint import origin
+    from ..checkpoint import origin  # late, as in ``run``
     found = None if command.checkpoint is None else origin(command.checkpoint).get("dataset")
     if found not in ("scenes", "flickr8k", "coco", "shards"):
         raise InputError(f"which data set? {command.checkpoint or command.captions} does not say what it belongs to; "
@@ -169,9 +146,9 @@ def trained_on(command: EvaluateCommand) -> str:
     return found
 
 
-def write(report: dict, captions: dict, dataset, command: EvaluateCommand, preprocessing=None) -> None:
+def write(report: dict, captions: dict, dataset, command: EvaluateCommand, preprocessing) -> None:
     """The report on stdout, and what else was asked for in files."""
-    from ..provenance import write_json
+    from ..provenance import write_json  # late, as in ``run``
     from ..reports import write_html, write_results
     print(json.dumps(report, indent=1))
     for name, reason in report.get("undefined", {}).items():

@@ -1,4 +1,4 @@
-"""How does a command read its options, say what is wrong with them, and choose its device? All commands in one way."""
+"""How do all commands read options, say what is wrong with them, choose a device, and draw figures?"""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import io
 import os
 import re
+import sys
 import types
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
 from importlib import import_module
+from itertools import count
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -20,8 +23,10 @@ import tyro
 from tyro import _errors as rejected
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..errors import CheckpointError, InputError, MissingFileError, PrunecapError
+from ..errors import CheckpointError, InputError, MissingFileError, PrunecapError, printable
+from ..files import Kind, check_output_file, check_output_folder, replace_file
 from ..ranges import check_ranges
+from ..reading import open_file
 
 if TYPE_CHECKING:
     import torch
@@ -175,6 +180,65 @@ def check_apart(**paths: Path | None) -> None:
         place = os.path.realpath(str(path).replace("\0", ""))  # a name with a NUL is refused when it is used
         if path is not None and (before := seen.setdefault(place, name)) != name:
             raise InputError(f"{option(before)} and {option(name)} both name {path}; give each a file of its own")
+
+
+# what a figure says of its maker: key of matplotlib's metadata, and how it stands in the file
+_MAKER = {".png": ("Software", b"Software\0prunecap"), ".svg": ("Creator", b"<dc:title>prunecap"),
+          ".pdf": ("Creator", b"/Creator (prunecap)")}
+FIGURE = Kind("figure of prunecap", lambda path: _MAKER[path.suffix.lower()][1] in _ends(path))
+FOLDER = Kind("folder of figures", lambda folder: any(map(FIGURE.owns, folder.iterdir())))
+
+
+def _ends(path: Path) -> bytes:
+    """A file's first and last bytes; the rest of a large picture need not be read."""
+    with open_file(path) as file:
+        first = file.read(4096)
+        file.seek(max(0, path.stat().st_size - 4096))
+        return first + file.read()
+
+
+def check_figure(path: Path) -> Path:
+    """The figure's path. Raises InputError where it cannot be written, or something else would be lost."""
+    from matplotlib.backend_bases import FigureCanvasBase  # late: half a second, and few commands draw
+    if path.suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise InputError(f"figure {printable(path)} has no ending that says how to draw it; choose one like "
+                         ".png, .svg or .pdf")
+    return check_output_file(path, FIGURE)
+
+
+def check_figures(figure: Path, pictures: Sequence[Path]) -> list[Path]:
+    """A figure for each picture: for one the file itself, else files in the folder ``figure`` named after the pictures.
+
+    They differ where the pictures' names do not: x.jpg and other/X.png become x.png and X-2.png. Raises InputError.
+    """
+    if len(pictures) == 1 and figure.suffix and not os.path.isdir(figure):
+        return [check_figure(figure)]
+    folder, taken, files = check_output_folder(figure, FOLDER), set(), []
+    for picture in pictures:
+        stem = os.fsdecode(os.fsencode(picture.stem)[:200])
+        for name in (f"{stem}-{k}" if k > 1 else stem for k in count(1)):
+            key = unicodedata.normalize("NFC", name).casefold()  # some file systems take such names for one
+            if key not in taken:
+                break
+        taken.add(key)
+        files.append(folder / f"{name}.png")
+        if os.path.lexists(files[-1]):
+            check_output_file(files[-1], FIGURE)
+    return files
+
+
+def save_figure(draw: Callable, path: Path, *, title: str, description: str) -> None:
+    """Write what ``draw()`` returns; a PNG carries its title and alt text. Raises InputError, CheckpointError."""
+    import matplotlib  # late, as above
+    matplotlib.use("Agg")  # no window
+    figure, ending = draw(), path.suffix.lower()
+    metadata = {_MAKER[ending][0]: "prunecap"} if ending in _MAKER else {}
+    if ending == ".png":
+        metadata |= {"Title": title, "Description": description}
+    with replace_file(path, FIGURE) as new:
+        figure.savefig(new, format=ending[1:], metadata=metadata or None)
+    matplotlib.pyplot.close(figure)
+    print(f"figure: {printable(path)}", file=sys.stderr)
 
 
 def set_schedule(encoder: Encoder, written: str | None) -> None:

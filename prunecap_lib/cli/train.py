@@ -62,8 +62,7 @@ class TrainCommand(TrainConfig):
     moving average, early stop). All other options still count."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
     """Who else is told what metrics.jsonl is told. TensorBoard: tensorboard --logdir RUN."""
-    draw: Natural = 4
-    """Validation pictures that are captioned and drawn after every epoch, in samples/; 0: none."""
+    draw: Natural = 4  # Validation pictures that are captioned and drawn after every epoch, in samples/; 0: none.
 
 
 def main(argv: list[str]) -> None:

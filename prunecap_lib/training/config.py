@@ -117,6 +117,7 @@ class TrainConfig:
     captions_per_image: Count = 5  #: Captions of one picture in a batch; they share its keys and values.
 
     # -- optimization
+
     epochs: Count = 24
     batch_size: Count = 64  #: Pictures that a process looks at together (captions: times captions_per_image).
     accumulate: Count = 1

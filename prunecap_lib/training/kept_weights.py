@@ -25,8 +25,8 @@ from .validation import is_best
 def moving_average(captioner: Captioner, decay: float):
     """timm's ``ModelEmaV3`` of a captioner: ``.update(captioner, step)`` after each step, counted from 1; ``.module``.
 
-    In step t the decay is min(decay, 1 - t^(-3/4)): the average reaches back over t^(3/4) steps, never over the
-    random weights of the start. Buffers (statistics of a batch norm) are copied as they are.
+    In step t the decay is min(decay, 1 - t^(-3/4)): the average never reaches back to the random weights of the start.
+    Buffers (statistics of a batch norm) are copied as they are.
     """
     from timm.utils import ModelEmaV3  # late: timm takes as long to import as torch
     average = ModelEmaV3(captioner, decay=decay, use_warmup=True, warmup_power=3 / 4, exclude_buffers=True)
@@ -35,22 +35,18 @@ def moving_average(captioner: Captioner, decay: float):
 
 
 def checkpoint_folders(lines: Sequence[dict], epoch: int, config: TrainConfig) -> list[Path]:
-    """Where the weights of this epoch go: to ``best`` if they are that, and to ``last/epoch_NNN``.
-
-    ``lines`` end with the epoch's validation. A run that asks for none of caption_every, patience and keep_last keeps
-    its last checkpoint alone.
-    """
-    best = (config.scored_every or config.patience or config.keep_last) and is_best(lines, config)
-    return ([config.folder / "best"] * bool(best)
-            + [config.folder / "last" / f"epoch_{epoch:03d}"] * bool(config.keep_last))
+    """Where the weights of this epoch, which ``lines`` end with, go: to ``best`` if they are that, and to
+    ``last/epoch_NNN``; nowhere if the run asks for none of caption_every, patience and keep_last."""
+    found = [config.folder / "last" / f"epoch_{epoch:03d}"] if config.keep_last else []
+    if (config.scored_every or config.patience or config.keep_last) and is_best(lines, config):
+        found.append(config.folder / "best")
+    return found
 
 
 def save_kept_epochs(captioner: Captioner, folders: Sequence[Path], epoch: int, config: TrainConfig,
                      weights: dict[str, Tensor] | None = None) -> None:
     """Write checkpoints to caption with, not to go on from; delete those in ``last`` that are not the last any more.
-
-    ``weights``: the captioner's, where it holds only parts of them.
-    """
+    ``weights``: the captioner's, where it holds only parts of them."""
     for folder in folders:
         with replace_folder(folder, CHECKPOINT) as new:
             checkpoint.write(new, captioner, signature=signature(config), weights=weights)
@@ -77,8 +73,7 @@ def _epoch(kept: Path) -> int:
 def average_checkpoints(folders: Sequence[str | Path]) -> Captioner:
     """The captioner whose every weight is the mean of the same weight in all these checkpoints.
 
-    Raises InputError where there is none, or where two differ in more than their weights; CheckpointError for a
-    folder that cannot be read.
+    Raises InputError for none, and for two that differ in more than weights; CheckpointError for one that is damaged.
     """
     if not folders:
         raise InputError("no checkpoint to average; name at least one")
@@ -86,19 +81,13 @@ def average_checkpoints(folders: Sequence[str | Path]) -> Captioner:
     sums = {key: value.double() for key, value in mean.state_dict().items() if value.is_floating_point()}
     for folder in folders[1:]:
         other = Captioner.load(folder)
-        _check_alike(mean, other, folders[0], folder)
+        first, second = ({**asdict(one.config), "preprocessing": one.preprocessing, "schedule": one.encoder.schedule,
+                          "vocabulary": one.vocabulary.fingerprint()} for one in (mean, other))
+        if differ := [f"{key} ({first[key]!r} and {second[key]!r})" for key in first if first[key] != second[key]]:
+            raise InputError(f"checkpoints {folders[0]} and {folder} cannot be averaged: they differ in "
+                             f"{', '.join(differ[:4])}. Average checkpoints of one run")
         for key, value in other.state_dict().items():
             if key in sums:
                 sums[key] += value
     mean.load_state_dict({key: value / len(folders) for key, value in sums.items()}, strict=False)
     return mean.eval()
-
-
-def _check_alike(first: Captioner, other: Captioner, name: str | Path, other_name: str | Path) -> None:
-    """Raises InputError that says in what two captioners differ beside their weights."""
-    parts = [asdict(one.config) | {"preprocessing": one.preprocessing, "vocabulary": one.vocabulary.fingerprint(),
-                                   "schedule": one.encoder.schedule} for one in (first, other)]
-    differ = [f"{key} ({value!r} and {parts[1][key]!r})" for key, value in parts[0].items() if value != parts[1][key]]
-    if differ:
-        raise InputError(f"checkpoints {name} and {other_name} cannot be averaged: they differ in "
-                         f"{', '.join(differ[:4])}. Average checkpoints of one run")

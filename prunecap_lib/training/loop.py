@@ -17,9 +17,9 @@ def train(config: TrainConfig, *, after_epoch: Callable | None = None) -> TrainR
 
     Several processes, started by ``accelerate launch`` or ``torchrun``, train one captioner: each calls this.
 
-    Raises TrainingError where the loss is no longer a number, CheckpointError where ``out`` holds another
-    run; in both cases the last good checkpoint stays. InputError where ``out`` holds something else, and while another
-    process trains into it. TrainingStopped after SIGTERM or SIGINT: the run is saved.
+    Raises TrainingError where the loss is no longer a number, CheckpointError where ``out`` holds another run; in both
+    cases the last good checkpoint stays. InputError where ``out`` holds something else, and while another process
+    trains into it. TrainingStopped after SIGTERM or SIGINT: the run is saved.
     """
     with Run(config, after_epoch) as run:       # found where it stopped
         for epoch in run.epochs():              # until patience is out

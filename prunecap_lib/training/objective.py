@@ -1,7 +1,7 @@
 """What is a training step pushed by? The next words; a teacher who sees every token; the share of tokens kept.
 
 Rao et al. 2021 (DynamicViT), section 3.4. Shapes: B pictures, R captions per picture, T words, M targets (words),
-V vocabulary, N visual tokens, C channels, L reductions inside the encoder.
+V vocabulary, N visual tokens, K kept, C channels, L reductions inside the encoder.
 """
 
 from __future__ import annotations
@@ -26,11 +26,7 @@ def objective(model, batch: Batch, config: TrainConfig, teacher=None) -> tuple[T
     """The loss of one batch, and what it was computed from: logits [M, V] and the M targets.
 
     ``batch.loss_scales`` weigh it where the batch is part of a larger one: the first a mean over words, the second one
-    over pictures. Tokens that a predictor keeps count by pictures.
-
-    Args:
-        model: the captioner in training.
-        teacher: the captioner that a fine-tuning run started from, frozen and unpruned (``build.load_teacher``).
+    over pictures. ``teacher`` is the captioner that a fine-tuning run started from, frozen and unpruned.
     """
     images, ids = batch
     words, pictures = batch.loss_scales
@@ -49,12 +45,8 @@ def objective(model, batch: Batch, config: TrainConfig, teacher=None) -> tuple[T
 
 
 def ratio_loss(shares: Tensor, targets: tuple[float, ...]) -> Tensor:
-    """How far each picture is, after each reduction, from keeping the share of its tokens that it should.
-
-    Args: shares [B, L]; targets, one for each of the L reductions.
-
-    Returns the squared difference, mean over pictures and reductions.
-    """
+    """How far each picture is, after each reduction, from keeping the share of its tokens that it should: the squared
+    difference of ``shares`` [B, L] and the L ``targets``, mean over pictures and reductions."""
     return (shares - shares.new_tensor(targets)).square().mean()
 
 
@@ -68,9 +60,8 @@ def word_loss(logits: Tensor, teacher: Tensor) -> Tensor:
 
 
 def feature_loss(tokens: VisualTokens, teacher: VisualTokens) -> Tensor:
-    """Squared difference to the teacher's features of the same cells, mean over kept tokens and channels.
-
-    Args: tokens, x [B, K, C] (with a ``keep_mask``: [B, N, C]); teacher, the whole grid, x [B, H*W, C].
+    """Squared difference of x [B, K, C] (with a ``keep_mask``: [B, N, C]) to the teacher's [B, N, C] in the same cells,
+    mean over kept tokens and channels.
 
     The mask only says which tokens count. A gradient through it would drop whichever token has changed most,
     and that is not the one needed least.

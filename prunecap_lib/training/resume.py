@@ -59,10 +59,7 @@ RUN = Kind("run of prunecap train", is_run)
 
 @contextmanager
 def own_folder(accelerator, folder: Path) -> Iterator[None]:
-    """Inside, this run alone writes into its folder. To be entered in all processes.
-
-    Raises InputError where another process trains into it.
-    """
+    """Inside, this run alone writes into its folder; entered in all processes. Raises InputError where it is taken."""
     with ExitStack() as stack:
         with raise_on_all_ranks(accelerator):
             if accelerator.is_main_process:
@@ -91,11 +88,10 @@ def signature(config: TrainConfig) -> str:
 
 
 def save(folder: Path, accelerator, model, optimizer, config: TrainConfig, position: RunPosition, kept) -> None:
-    """Swap the captioner and the state to go on from in as one folder. To be called in all processes.
+    """Swap in a folder of what is ``kept`` (the model or its moving average) and the state to go on from.
 
-    Args: kept: the model itself, or its moving average.
-
-    Raises CheckpointError, in all of them, where the file system refuses; what was there before stays.
+    To be called in all processes. Raises CheckpointError, in all of them, where the file system refuses; what was there
+    before stays.
     """
     weights = whole_weights(accelerator, kept)
     tensors = _moments(model, optimizer) | _random_states(accelerator)
@@ -142,8 +138,7 @@ def read_state(folder: Path) -> State:
 def saved_position(folder: Path, config: TrainConfig, processes: int = 1) -> RunPosition:
     """Where a checkpoint stands; the beginning where there is none.
 
-    Raises CheckpointError where it is another run's: with other settings, another start, or so many processes that a
-    step would see other pictures.
+    Raises CheckpointError where it is a run with other settings, another start, or other pictures in a step.
     """
     if not folder.exists():
         return RunPosition()
@@ -155,8 +150,7 @@ def saved_position(folder: Path, config: TrainConfig, processes: int = 1) -> Run
                               "choose another --out, or the same settings to resume it")
     if state.start not in (None, now := _start_fingerprint(config)):
         raise CheckpointError(f"{folder} holds a run that started from, and is taught by, another {config.start} "
-                              f"(weights {state.start}, not {now}); put that checkpoint back, or choose another "
-                              "--out")
+                              f"(weights {state.start}, not {now}); put that checkpoint back, or choose another --out")
     if state.epochs > config.epochs:
         raise CheckpointError(f"{folder / 'state.json'}: {state.epochs} of {config.epochs} epochs are finished, which "
                               f"cannot be; {_AGAIN}")
@@ -178,11 +172,8 @@ def _check_pictures(folder: Path, state: State, config: TrainConfig, processes: 
 
 
 def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig) -> None:
-    """Restore the optimizer's moments, the loss scale, this process's random state, and weights that the checkpoint's
-    captioner does not have because it is their moving average.
-
-    Where there were fewer processes before, the new ones draw new noise (for dropout and the scorer 'random').
-    """
+    """Restore the optimizer's moments, the loss scale, this process's random state, and the weights in training where
+    the checkpoint holds their moving average. Processes that there were not before draw new noise."""
     state = read_state(folder)
     shapes = None if is_sharded(accelerator) else {name: p.shape for name, p in _trained(accelerator, model)}
     tensors = _read_tensors(folder / "state.safetensors", state.processes, shapes)
@@ -214,10 +205,7 @@ def load_state(folder: Path, accelerator, model, optimizer, config: TrainConfig)
 
 
 def _read_tensors(path: Path, processes: int, shapes: dict[str, torch.Size] | None) -> dict[str, Tensor]:
-    """``state.safetensors``; ``shapes`` of the weights in training, if they are known.
-
-    Raises CheckpointError where it is damaged or of another model.
-    """
+    """``state.safetensors``. Raises CheckpointError where it is damaged, or of another model than one of ``shapes``."""
     open_file(path, "state of a run", error=CheckpointError).close()
     try:
         tensors = load_file(path)
@@ -254,7 +242,7 @@ def _trained(accelerator, model) -> list[tuple[str, Tensor]]:
 
 
 def _moments(model, optimizer) -> dict[str, Tensor]:
-    """AdamW's state by names of parameters, gathered where processes shard it; nothing but in the main process."""
+    """AdamW's state by names of parameters, whole, in the main process alone."""
     state = _state_dicts().get_optimizer_state_dict(model, optimizer.optimizer, options=_whole()).get("state", {})
     return {f"optimizer.{name}.{moment}": value.detach().cpu().contiguous() for name, moments in state.items()
             for moment, value in moments.items()}
@@ -262,9 +250,9 @@ def _moments(model, optimizer) -> dict[str, Tensor]:
 
 def _random_states(accelerator) -> dict[str, Tensor]:
     """Each process's: [P, bytes]."""
-    own = {"rng.cpu": torch.get_rng_state()}
+    own = {"rng.cpu": torch.get_rng_state()[None]}
     if torch.cuda.is_available():
-        own["rng.cuda"] = torch.cuda.get_rng_state()
+        own["rng.cuda"] = torch.cuda.get_rng_state()[None]
     if accelerator.num_processes == 1:
-        return {name: value[None] for name, value in own.items()}
-    return {name: accelerator.gather(value[None].to(accelerator.device)).cpu() for name, value in own.items()}
+        return own
+    return {name: accelerator.gather(value.to(accelerator.device)).cpu() for name, value in own.items()}

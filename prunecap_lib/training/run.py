@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,11 +57,9 @@ class Run:
     for the errors and for ``after_epoch``.
 
     Attributes:
-        config: its precision is settled. accelerator: Hugging Face's.
-        step: optimizer steps done. total: of the whole run.
-        model: the captioner in training, as the accelerator has wrapped it; ``kept``: what is validated and saved, the
-            same or its moving average. captioner: the plain module.
-        data, val: the batches. log: metrics.jsonl.
+        config: its precision is settled. step: optimizer steps done, of ``total`` in the whole run.
+        captioner: the plain module in training. model: the same, as the accelerator has wrapped it. kept: what is
+            validated and saved, that or its moving average.
     """
 
     def __init__(self, config: TrainConfig, after_epoch: Callable | None = None):
@@ -114,10 +113,9 @@ class Run:
         self.log = Log(config.folder / "metrics.jsonl", self.step, writes=self.main, tracker=self.tracker,
                        validated=self.position.epochs * self.data.steps == self.step)
         self.model, self.optimizer = accelerator.prepare(self.captioner, optimizer)
-        self.kept = (accelerator.prepare_model(self.average.module, evaluation_mode=True) if self.average
-                     else self.model)
-        self.teacher = (accelerator.prepare_model(load_teacher(config), evaluation_mode=True) if config.has_teacher
-                        else None)
+        frozen = partial(accelerator.prepare_model, evaluation_mode=True)
+        self.kept = frozen(self.average.module) if self.average else self.model
+        self.teacher = frozen(load_teacher(config)) if config.has_teacher else None
         seed_this_rank(accelerator.process_index, config.seed)
         if self.step:
             load_state(self.saved, accelerator, self.model, self.optimizer, config)
@@ -167,8 +165,8 @@ class Run:
         return (self.step + 1) % self.config.log_every == 0
 
     def clip(self) -> None:
-        """Shorten the gradient to ``config.clip``. Raises TrainingError, in all processes, where it or a loss is no
-        number; the weights have not moved then."""
+        """Shorten the gradient to ``config.clip``. Raises TrainingError, before the weights move, where it or a loss is
+        no number."""
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.outcome = self.metrics.all_reduce(self.step, norm, self.stop.asked)
 

@@ -25,10 +25,7 @@ CLOCKS = ("seconds", "pictures_per_second", "data_wait", "memory_gib", "seconds_
 
 
 class Log:
-    """metrics.jsonl. A resumed run forgets the lines after its checkpoint; only the main process writes.
-
-    Attributes: lines: all that were written, the last one last.
-    """
+    """metrics.jsonl, and its ``lines``. A resumed run forgets those after its checkpoint; the main process writes."""
 
     def __init__(self, path: Path, step: int, *, validated: bool = True, writes: bool = True,
                  tracker: Tracker | None = None):
@@ -86,10 +83,8 @@ def tracker_settings(config: TrainConfig) -> dict:
 class Tracker:
     """Experiment tracker (TensorBoard, Weights & Biases, MLflow) that also receives every line of metrics.jsonl.
 
-    Runs of W&B and MLflow lie in the project "prunecap", named after the run's folder; TensorBoard's events lie in
-    RUN/tensorboard: ``tensorboard --logdir RUN``.
-
-    Args: step: where a resumed run goes on; TensorBoard hides what was logged beyond it.
+    Runs of W&B and MLflow lie in the project "prunecap", named after the run's folder; TensorBoard's events in
+    RUN/tensorboard. ``step``: where a resumed run goes on; TensorBoard hides what was logged beyond it.
     """
 
     def __init__(self, accelerator, config: TrainConfig, step: int):
@@ -121,8 +116,7 @@ class Tracker:
             self.accelerator.get_tracker(self.name).log_images({name: picture}, step=step, **shape)
 
     def close(self) -> None:
-        """Write out what is left. (Accelerate's ``end_training`` would also part the processes, which may still have to
-        evaluate.)"""
+        """Write out what is left. Accelerate's ``end_training`` would also part the processes, which may still work."""
         for tracker in self.accelerator.trackers if self.name != "none" else ():
             tracker.finish()
 
@@ -134,11 +128,7 @@ def _group(key: str) -> str:
 class ThroughputMonitor:
     """Watches a training loop: ``for batch in monitor.watch(batches)``, and ``monitor.metrics(left)`` after a step.
 
-    The wait for data is the time inside ``next`` of the loader. The clock is one that nobody sets back.
-
-    Args:
-        pictures: in one step, of all processes together.
-        device: whose memory is looked at.
+    Args: pictures: in one step, of all processes together. device: whose memory is looked at.
     """
 
     def __init__(self, pictures: int, device: torch.device, clock: Callable[[], float] = time.perf_counter):

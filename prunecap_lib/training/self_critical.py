@@ -7,9 +7,9 @@ Self-critical sequence training (Rennie et al. 2017), the second stage after tra
     reward = CIDEr-D of the sample                                                          (``evaluation.cider``)
     baseline = mean reward of the picture's other samples (Luo 2020), or that of its greedy caption (Rennie et al.)
 
-The words that count are those of ``text.tokenize``, where the published metric takes Penn Treebank's through Java; word
-weights come from the training references. ``<eos>`` is a word of reference and sample, unless ``reward_eos`` is off:
-without it nothing is lost by a caption that stops in "with a" (Hu, Cavicchioli and Capotondi 2023).
+Words are those of ``text.tokenize``, where the published metric takes Penn Treebank's through Java; their weights come
+from the training references. ``<eos>`` is a word of reference and sample, unless ``reward_eos`` is off: without it
+nothing is lost by a caption that stops in "with a" (Hu, Cavicchioli and Capotondi 2023).
 
 Captions are drawn in evaluation mode: no dropout, tokens pruned as they will be when the model captions. A second pass
 over the finished captions, in training mode and with gradients, gives their log-probabilities.
@@ -41,14 +41,12 @@ LEAST_KNOWN = 0.7  # share of the references' words that the captioner must know
 
 
 class SelfCritical:
-    """The objective of a self-critical run, called as ``objective`` is.
+    """The objective of a self-critical run, called as ``objective`` is; captions[i] are picture i's references.
 
-    Raises InputError where the captioner does not know most of the words in the references, or where a picture's
-    references cannot be scored (see ``CiderD``).
+    Raises InputError where the captioner does not know most of their words, or where ``CiderD`` cannot score them.
     """
 
     def __init__(self, captions: Sequence[Sequence[str]], vocabulary: Vocabulary, config: TrainConfig):
-        """Args: captions: captions[i] are the references of training picture i."""
         ids = [i for picture in captions for caption in picture if tokenize(caption)
                for i in vocabulary.encode(caption, bos=False, eos=False)]
         known = 1 - ids.count(UNK) / max(len(ids), 1)
@@ -61,10 +59,7 @@ class SelfCritical:
         self.rewards: list[float] = []
 
     def __call__(self, model, batch: Batch, config: TrainConfig, teacher=None) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of one batch; the samples' logits [M, V] and their M words. There is no teacher.
-
-        Of the batch's captions none is used, and of its ``loss_scales`` the second: all means are over pictures.
-        """
+        """The loss of one batch (of its ``loss_scales`` the second counts), the samples' logits [M, V] and M words."""
         from accelerate.utils import extract_model_from_parallel  # late: accelerate doubles the time to import torch
         captioner = extract_model_from_parallel(model)
         images, ids, greedy = sample_captions(captioner, batch.images, sample_seeds(batch), config)
@@ -89,7 +84,7 @@ class SelfCritical:
         return torch.from_numpy(self.score(pictures, captions)).float()
 
     def metrics(self) -> dict[str, float]:
-        """For the log: the mean reward of this process's samples since the last time this was asked."""
+        """For the log: the mean reward of this process's samples since this was last asked."""
         rewards, self.rewards = self.rewards, []
         return {"reward": float(np.mean(rewards))}
 
@@ -132,8 +127,7 @@ def sample_captions(captioner: Captioner, images: Tensor | VisualTokens, seeds: 
 def leave_one_out_baseline(reward: Tensor) -> Tensor:
     """Each sample's baseline: the mean reward of the picture's other samples, [B, R] -> [B, R].
 
-    Its own reward must not be in it. Were it, the gradient would only be smaller by (R - 1) / R; so this is the base
-    that Hu et al. 2023 call "average".
+    With its own in it the gradient would only be smaller by (R - 1) / R; so this is what Hu et al. 2023 call "average".
     """
     return (reward.sum(dim=1, keepdim=True) - reward) / (reward.shape[1] - 1)
 
@@ -141,13 +135,9 @@ def leave_one_out_baseline(reward: Tensor) -> Tensor:
 def policy_loss(logits: Tensor, targets: Tensor, real: Tensor, advantage: Tensor, longest: int) -> Tensor:
     """-mean over captions of advantage * log p(caption), divided by the words of the ``longest`` caption there may be.
 
-    That is a constant. A mean over each caption's own words would make long bad captions cheap, and one over the words
-    of the batch would depend on how a step is shared out.
-
-    Args:
-        logits: [M, V] of the M words written, targets [M].
-        real: bool [B*R, T], where they stand.
-        advantage: [B*R]
+    A mean over each caption's own words would make long bad captions cheap, and one over the words of the batch would
+    depend on how a step is shared out. Args: logits [M, V]; targets [M], which stand at ``real`` [B*R, T]; advantage
+    [B*R].
     """
     suppressed = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     suppressed[decoding.NEVER_WRITTEN] = True  # as when they were drawn
@@ -161,9 +151,6 @@ def reward_signature(*, eos: bool, baseline: str, samples: int) -> str:
 
     >>> reward_signature(eos=True, baseline="others", samples=5)
     'STANDARD_wInit+Cider-D[n4,s6.0]+average[nspi5]+words[prunecap]'
-
-    "average" is the mean of a picture's samples. "wInit": word weights come from references given before, in which
-    ``<eos>`` is a word where it is one in captions ("STANDARD").
     """
     return (f"{'STANDARD' if eos else 'NO<EOS>'}_wInit+Cider-D[n{ORDERS},s{LENGTH_SIGMA}]"
             f"+{'average' if baseline == 'others' else baseline}[nspi{samples}]+words[prunecap]")

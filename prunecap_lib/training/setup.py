@@ -28,11 +28,11 @@ def device_here() -> torch.device:
 
 
 def start_accelerator(config: TrainConfig):
-    """Hugging Face's Accelerator. How many processes there are, where, and whether they shard the weights (FSDP), it
-    learns from ``accelerate launch``, ``torchrun`` or Slurm.
+    """Hugging Face's Accelerator, told by ``accelerate launch``, ``torchrun`` or Slurm what processes there are, and
+    whether they shard the weights (FSDP).
 
-    Raises InputError where the machine cannot compute in the precision that was asked for, where the tracker is not
-    installed, and where weights are sharded that must be whole.
+    Raises InputError for a precision that is not here, a tracker that is not installed, and FSDP with a setting that
+    needs whole weights.
     """
     settings = tracker_settings(config)
     from accelerate import Accelerator, InitProcessGroupKwargs  # late: it doubles the time to import torch
@@ -69,10 +69,7 @@ def check_same_start(accelerator, step: int, config: TrainConfig, folder) -> Non
 
 def settle_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
     """``config`` with what precision "auto" stands for: that of the run found in ``config.out``, and for a new run bf16
-    where the device has instructions for it, else fp32.
-
-    Raises CheckpointError where the run that is found cannot be read.
-    """
+    where the device has instructions for it, else fp32. Raises CheckpointError for a run that cannot be read."""
     if config.precision != "auto":
         return config
     saved = config.folder / "checkpoint"
@@ -100,21 +97,19 @@ def precision_line(asked: str, settled: str, device: torch.device) -> str:
 def apply_compute_options(captioner: Captioner, config: TrainConfig) -> None:
     """Follow ``config.checkpoint_activations`` and ``config.compile``, which change nothing of what is computed.
 
-    Encoder and decoder are compiled apart: which tokens stay is decided between them, and is no work for a compiler.
     Raises InputError where the encoder cannot compute its blocks again.
     """
     captioner.encoder.set_grad_checkpointing(config.checkpoint_activations)
     captioner.decoder.grad_checkpointing = config.checkpoint_activations
-    if config.compile:
+    if config.compile:  # apart: which tokens stay is decided between them, and is no work for a compiler
         captioner.encoder.compile()
         captioner.decoder.compile(dynamic=True)  # captions of another batch have another length
 
 
 class StopSignals:
-    """``with StopSignals() as stop:``: SIGTERM and SIGINT set ``stop.asked`` to their number. A second acts at once.
+    """``with StopSignals() as stop:``: SIGTERM and SIGINT set ``stop.asked`` to their number; a second acts at once.
 
-    Outside of the main thread, where Python allows no handlers, and where a signal is ignored (``nohup``), nothing
-    changes.
+    Nothing changes outside of the main thread, where Python allows no handlers, nor for an ignored signal (``nohup``).
     """
 
     def __init__(self):

@@ -1,5 +1,4 @@
-"""How did a step go? What its micro-batches report, in all processes together; and a batch whose loss is no number,
-saved so that it can be looked at."""
+"""How did a step go? What its micro-batches report, in all processes; a batch whose loss is no number is saved."""
 
 from __future__ import annotations
 
@@ -29,10 +28,7 @@ class StepOutcome(NamedTuple):
 
 class StepMetrics:
     """Collects what the micro-batches of a step report: ``add`` after each, ``all_reduce`` after the last, before the
-    weights move.
-
-    Args: folder: where a batch goes whose loss is no number.
-    """
+    weights move. ``folder``: where a batch goes whose loss is no number."""
 
     def __init__(self, accelerator, batches: Batches, folder: Path):
         self.accelerator, self.batches, self.folder = accelerator, batches, folder
@@ -43,7 +39,7 @@ class StepMetrics:
         self._parts.append((batch.key, loss.detach(), batch.loss_scales[0] * accuracy))
 
     def all_reduce(self, step: int, norm: Tensor, asked: int = 0) -> StepOutcome:
-        """Args: norm: the gradient's length; asked: the signal this process was sent.
+        """``norm``: the gradient's length; ``asked``: the signal this process was sent.
 
         Raises TrainingError, in all processes, where a loss or the gradient is no number. The batch is saved then.
         """

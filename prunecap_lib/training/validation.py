@@ -48,8 +48,8 @@ def caption_score(captioner: Captioner, dataset: CaptionDataset, config: TrainCo
 
 def generation_settings(config: TrainConfig) -> dict:
     """``Captioner.generate``'s settings for captions of validation pictures."""
-    return dict(method="greedy" if config.caption_beams == 1 else "beam", beam_size=config.caption_beams,
-                max_length=config.max_words)
+    method = "greedy" if config.caption_beams == 1 else "beam"
+    return dict(method=method, beam_size=config.caption_beams, max_length=config.max_words)
 
 
 def scores(lines: Sequence[dict], config: TrainConfig) -> list[float]:

@@ -2,8 +2,8 @@
 
     picture -> encoder -> tokens -> keep K of N -> projection -> decoder -> words
 
-Shapes: B pictures, R captions per picture, N visual tokens, K kept, P prefix tokens, C encoder channels,
-D width, T words, V vocabulary, (H, W) grid.
+Shapes: B pictures, R captions per picture, N visual tokens, K kept, P prefix tokens, C encoder channels, D width,
+T words, V vocabulary, (H, W) grid.
 """
 
 from __future__ import annotations
@@ -18,20 +18,14 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from . import checkpoint, decoding
+from .checkpoint import CHECKPOINT
 from .decoder import Decoder
 from .encoders import build_encoder
 from .encoders.weights import check_numbers
 from .errors import CheckpointError, InputError
+from .files import replace_folder
 from .preprocessing import LARGEST_SIDE, Preprocessing, load_image
-from .pruning import (
-    ATTENTION_SCORES,
-    Schedule,
-    check_ratio,
-    check_scorer,
-    pilot_score,
-    prune_tokens,
-    relevance_score,
-)
+from .pruning import ATTENTION_SCORES, Schedule, check_ratio, check_scorer, pilot_score, prune_tokens, relevance_score
 from .ranges import Count, Share
 from .text import BOS, EOS, PAD, Tokenizer
 from .tokens import VisualTokens
@@ -41,27 +35,20 @@ from .tokens import VisualTokens
 class CaptionerConfig:
     """Everything that fixes a captioner's shape and its default behaviour."""
 
-    encoder: str = "vit"
-    """'vit' and 'convnext' are the small Scenes encoders; any other name is timm's."""
+    encoder: str = "vit"  #: 'vit' and 'convnext' are the small Scenes encoders; any other name is timm's.
     image_size: Annotated[int, Meta(ge=1, le=LARGEST_SIDE)] = 64
     """Side of the square picture the encoder sees, in pixels."""
-    prune_ratio: Share = 0.3
-    """Share of the visual tokens removed before cross-attention."""
-    scorer: str = "pilot"
-    """Which tokens stay: see prunecap_lib.pruning.SCORES."""
+    prune_ratio: Share = 0.3  #: Share of the visual tokens removed before cross-attention.
+    scorer: str = "pilot"  #: Which tokens stay: see prunecap_lib.pruning.SCORES.
     d_model: Count = 192
     layers: Annotated[int, Meta(ge=1, le=100)] = 2
     heads: Count = 4
     ffn: Count = 768
     dropout: Share = 0.1
-    max_length: Annotated[int, Meta(ge=2, le=10_000)] = 40
-    """Longest row of ids the decoder can hold, <bos> included."""
-    positions: str = "learned"
-    """Word positions: 'learned' or 'sinusoidal'."""
-    tie_weights: bool = True
-    """Output layer shares the word embedding."""
-    frozen_encoder: bool = False
-    """The encoder is not trained (and stays in evaluation mode)."""
+    max_length: Annotated[int, Meta(ge=2, le=10_000)] = 40  #: Longest row of ids the decoder can hold, <bos> included.
+    positions: str = "learned"  #: Word positions: 'learned' or 'sinusoidal'.
+    tie_weights: bool = True  #: Output layer shares the word embedding.
+    frozen_encoder: bool = False  #: The encoder is not trained (and stays in evaluation mode).
     encoder_package: str | None = None
     """Python package that brings the encoder's weights; they are then left out of the checkpoint."""
     schedule: Schedule | str | None = None
@@ -73,16 +60,12 @@ class Caption:
     """One generated caption and what it was written from."""
 
     text: str
-    ids: list[int]
-    """Word ids without <bos>; ends with <eos> unless max_length cut it."""
+    ids: list[int]  #: Word ids without <bos>; ends with <eos> unless max_length cut it.
     words: list[str]
     """One string an id, so that words[t] belongs to attention[t]; of byte pairs, "##" goes on with a word."""
-    log_prob: float
-    """Sum of the log-probabilities of all ids."""
-    kept: Tensor
-    """Cells of the grid whose tokens were kept, [K], ascending."""
-    grid: tuple[int, int]
-    """The encoder's ``Grid``: it knows where in the picture the cells lie."""
+    log_prob: float  #: Sum of the log-probabilities of all ids.
+    kept: Tensor  #: Cells of the grid whose tokens were kept, [K], ascending.
+    grid: tuple[int, int]  #: The encoder's ``Grid``: it knows where in the picture the cells lie.
     attention: Tensor | None = None
     """Cross-attention of each word, [T, H, W], mean over layers and heads; dropped cells are 0. With prefix
     tokens a map sums to less than 1: the rest went to them."""
@@ -150,7 +133,7 @@ class Captioner(nn.Module):
     def device(self) -> torch.device:
         return self.projection.linear.weight.device
 
-    # -- from a picture to what the decoder looks at ------------------------------------------------------
+    # -- from a picture to the decoder's memory -----------------------------------------------------------
 
     def encode(self, images: Tensor, *, scorer: str | None = None) -> VisualTokens:
         """images [B, 3, S, S] -> all N tokens, with the attention signals where ``scorer`` needs them."""
@@ -160,8 +143,8 @@ class Captioner(nn.Module):
     def pilot(self, tokens: VisualTokens) -> Tensor:
         """How much the first cross-attention layer, asked with ``<bos>``, looks at each token: [B, N].
 
-        The query is one constant vector a head. Carried back through the key and projection matrices it
-        meets the normalised features directly, so no key is projected for a token that will be dropped.
+        The query is one constant vector a head. It absorbs the key and projection matrices and meets the normalised
+        features directly, so no key is projected for a token that will be dropped.
         """
         attention = self.decoder.layers[0].cross_attention
         query = self.decoder.first_query()                                              # [h, Dh]
@@ -172,12 +155,12 @@ class Captioner(nn.Module):
     def relevance(self, tokens: VisualTokens) -> Tensor:
         """How much the words of a caption looked at each token: [B, N], mean over words, layers and heads.
 
-        The caption is the greedy one, written with all tokens. So captioning by this score costs two
-        captions, the first one unpruned: it tells what pruning could know, and saves nothing.
+        The caption is the greedy one, written with all tokens. So captioning by this score costs two captions, the
+        first one unpruned: it tells what pruning could know, and saves nothing.
         """
         memory = self.projection(tokens.sequence)
         ids = decoding.greedy(self.decoder, memory, max_length=min(20, self.decoder.max_length)).ids
-        return relevance_score(self._looks(ids, memory), ids != PAD, tokens.prefix_count)
+        return relevance_score(self._cross_attention(ids, memory), ids != PAD, tokens.prefix_count)
 
     def prune(self, tokens: VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
               generator: torch.Generator | None = None) -> VisualTokens:
@@ -187,7 +170,7 @@ class Captioner(nn.Module):
                             generator=generator)
 
     def encode_memory(self, images: Tensor | VisualTokens, prune_ratio: float | None = None, scorer: str | None = None,
-             generator: torch.Generator | None = None) -> tuple[Tensor, VisualTokens]:
+                      generator: torch.Generator | None = None) -> tuple[Tensor, VisualTokens]:
         """Images or cached tokens -> memory [B, P+K, D] and the tokens that were kept."""
         tokens = images if isinstance(images, VisualTokens) else self.encode(images, scorer=scorer)
         kept = self.prune(tokens, prune_ratio, scorer, generator)
@@ -197,8 +180,8 @@ class Captioner(nn.Module):
                 scorer: str | None = None, at: Tensor | None = None, need_tokens: bool = False):
         """Teacher forcing: images [B, 3, S, S] or tokens, ids [B*R, T] -> logits [B*R, T, V].
 
-        ``at`` (bool [B*R, T]) asks for some positions only -> [M, V]. ``need_tokens``: also return the tokens that
-        the decoder looked at, before their projection.
+        ``at`` (bool [B*R, T]) asks for some positions only -> [M, V]. ``need_tokens``: also return the tokens that were
+        kept, before their projection.
         """
         memory, tokens = self.encode_memory(images, prune_ratio, scorer)
         logits = self.decoder(ids, memory, policy=tokens.sequence_mask, at=at)
@@ -259,8 +242,8 @@ class Captioner(nn.Module):
                 case "beam":
                     written = decoding.beam(self.decoder, memory, beam_size=beam_size, n=n, max_length=max_length)
                 case "sample":
-                    numbers = torch.rand(len(memory), n, max_length, generator=generator).to(memory.device)
-                    written = decoding.sample(self.decoder, memory, numbers, temperature=temperature)
+                    uniforms = torch.rand(len(memory), n, max_length, generator=generator).to(memory.device)
+                    written = decoding.sample(self.decoder, memory, uniforms, temperature=temperature)
                 case _:
                     raise InputError(f"method {method!r} is unknown; use 'greedy', 'beam' or 'sample'")
             if n > 1:
@@ -273,11 +256,10 @@ class Captioner(nn.Module):
         return [self._caption(ids, log_prob, cells, weights) for ids, log_prob, cells, weights
                 in zip(written.ids.tolist(), written.log_prob.tolist(), kept.index.cpu(), maps, strict=True)]
 
-    def _looks(self, ids: Tensor, memory: Tensor) -> Tensor:
+    def _cross_attention(self, ids: Tensor, memory: Tensor) -> Tensor:
         """Cross-attention of finished captions: ids [B, T] as written -> [layers, B, h, T, S].
 
-        The cached steps give the same weights as one pass over the finished caption, so writing itself
-        never has to hold any.
+        The cached steps give the same weights as one pass over the finished caption, so generation holds none.
         """
         inputs = torch.cat([torch.full_like(ids[:, :1], BOS), ids[:, :-1]], dim=1)
         inputs = inputs.masked_fill(inputs == EOS, PAD)
@@ -285,7 +267,7 @@ class Captioner(nn.Module):
 
     def _attention(self, ids: Tensor, memory: Tensor, kept: VisualTokens) -> Tensor:
         """Where each written word looked: ids [B, T] -> [B, T, H, W]."""
-        weights = self._looks(ids, memory).float().mean(dim=(0, 2))                     # [B, T, P+K]
+        weights = self._cross_attention(ids, memory).float().mean(dim=(0, 2))                     # [B, T, P+K]
         return kept.scatter(weights[..., kept.prefix_count :]).cpu()
 
     def _caption(self, ids: list[int], log_prob: float, cells: Tensor, weights: Tensor | None) -> Caption:
@@ -298,7 +280,8 @@ class Captioner(nn.Module):
 
     def save(self, folder, *, half: bool = False, signature: str = "") -> None:
         """Write ``folder`` as a whole (safetensors + JSON); ``half`` stores fp16, for sharing."""
-        checkpoint.save(folder, self, half=half, signature=signature)
+        with replace_folder(folder, CHECKPOINT) as new:
+            checkpoint.write(new, self, half=half, signature=signature)
 
     @classmethod
     def load(cls, name_or_path, *, device: str | torch.device = "cpu") -> Captioner:

@@ -14,16 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .bytepairs import read_tokenizer
 from .encoders import build_encoder
 from .encoders.weights import packaged_state_dict
 from .errors import CheckpointError, InputError
-from .files import Kind, data_folder, recover_folder, replace_folder, shipped_checkpoints
+from .files import Kind, data_folder, recover_folder, shipped_checkpoints
 from .preprocessing import Preprocessing
 from .provenance import versions
 from .reading import open_file, read_bytes, read_json
@@ -62,10 +64,10 @@ def find(name_or_path: str | Path) -> Path:
 def origin(name_or_path: str | Path) -> dict:
     """How a checkpoint was trained: the settings that its signature names; {} where it names none."""
     try:
-        said = json.loads(json.loads(read_bytes(find(name_or_path) / "config.json"))["signature"])
+        settings = json.loads(json.loads(read_bytes(find(name_or_path) / "config.json"))["signature"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
 Config = TypeVar("Config")
@@ -83,23 +85,19 @@ class _Head(Generic[Config]):
     versions: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """A checkpoint as read: nothing built yet."""
 
     folder: Path
-    config: Any
-    """A ``CaptionerConfig``."""
+    config: Any  # a ``CaptionerConfig``, which stands below this file
     vocabulary: Tokenizer
     preprocessing: Preprocessing
-    signature: str
     state_dict: dict[str, Tensor]
 
 
 def write(folder: Path, captioner, *, half: bool = False, signature: str = "",
           weights: dict[str, Tensor] | None = None) -> None:
     """Write the two files into an existing folder. ``weights``: the captioner's, where it holds only parts of them."""
-    from safetensors.torch import save_file
     config = replace(captioner.config, schedule=captioner.encoder.schedule)  # it may have been set later
     weights = captioner.state_dict() if weights is None else weights
     state = {key: value.detach().cpu() for key, value in weights.items() if not packaged(key, config)}
@@ -109,15 +107,9 @@ def write(folder: Path, captioner, *, half: bool = False, signature: str = "",
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     head = {"format": FORMAT, "signature": signature, "versions": versions(), "config": asdict(config),
             "preprocessing": asdict(captioner.preprocessing), "vocabulary": captioner.vocabulary.to_json()}
-    save_file({key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors",
-              metadata={"vocabulary": captioner.vocabulary.fingerprint()})
+    safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors",
+                                metadata={"vocabulary": captioner.vocabulary.fingerprint()})
     (folder / "config.json").write_text(json.dumps(head, indent=1), encoding="utf-8")
-
-
-def save(folder, captioner, *, half: bool = False, signature: str = "") -> None:
-    """Write a captioner's folder as a whole; an old one is replaced only by a complete new one, and nothing else is."""
-    with replace_folder(folder, CHECKPOINT) as new:
-        write(new, captioner, half=half, signature=signature)
 
 
 def read_head(folder: Path, config: type[Config]) -> tuple[_Head[Config], Tokenizer]:
@@ -131,11 +123,7 @@ def read_head(folder: Path, config: type[Config]) -> tuple[_Head[Config], Tokeni
 
 
 def read(name_or_path, config: type[Config]) -> Parts:
-    """Read a checkpoint's folder. Raises CheckpointError naming what is wrong with which file.
-
-    Args: config: ``CaptionerConfig``, which stands below this file.
-    """
-    from safetensors import SafetensorError, safe_open
+    """Read a checkpoint's folder. Raises CheckpointError naming what is wrong with which file."""
     folder = find(name_or_path)
     head, vocabulary = read_head(folder, config)
     weights = folder / "model.safetensors"
@@ -155,7 +143,7 @@ def read(name_or_path, config: type[Config]) -> Parts:
     config = head.config
     if config.schedule == "auto":  # earlier versions left it to the clock
         config = replace(config, schedule=None)
-    return Parts(folder, config, vocabulary, head.preprocessing, head.signature, state)
+    return Parts(folder, config, vocabulary, head.preprocessing, state)
 
 
 def packaged(key: str, config) -> bool:
@@ -175,8 +163,7 @@ def described(parts: Parts) -> Iterator[None]:
 
 def check_shapes(parts: Parts, expected: nn.Module, prefix: str) -> None:
     """Raises CheckpointError where the weights under ``prefix`` are not those of ``expected``, which may be on the meta
-    device: what config.json asks for should be known to fit before memory is taken for it.
-    """
+    device: what config.json asks for should fit before memory is taken for it."""
     for key, tensor in expected.state_dict(prefix=prefix).items():
         there = parts.state_dict.get(key)
         if there is None or there.shape != tensor.shape:

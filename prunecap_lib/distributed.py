@@ -1,7 +1,4 @@
-"""What several processes must agree on: their group, turns, errors, and random numbers that depend on no other's.
-
-Shapes: P processes.
-"""
+"""What several processes (P) must agree on: their group, turns, errors, and random numbers of their own."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ from torch import Tensor
 from .errors import CheckpointError, PrunecapError
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other: one of them may be encoding a whole data set for all."""
+PATIENCE = timedelta(hours=2)  # how long processes wait for each other: one may be encoding a whole data set for all
 
 
 def processes():
@@ -45,10 +41,8 @@ def gather_sorted(found: list[tuple]) -> list[tuple]:
 
 
 def main_process_first(accelerator, make: Callable[[], T]) -> T:
-    """``make()`` in every process: first in the main one, then in each machine's first, then in the others.
-
-    For what one process writes and the others find (a feature cache, a download), whether or not machines share a disk.
-    """
+    """``make()`` in every process: first in the main one, then in each machine's first, then in the others: for what
+    one writes and the others find (a feature cache, a download), whether or not machines share a disk."""
     turn = 0 if accelerator.is_main_process else 1 if accelerator.is_local_main_process else 2
     for now in range(3):
         with raise_on_all_ranks(accelerator):

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import torch
 
+from . import __version__
 from .errors import InputError
 from .files import Kind, check_output_file, write_text
 from .reading import read_bytes, read_json
@@ -33,7 +34,6 @@ REPORT = Kind("report with provenance", is_report)
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    from . import __version__
     return {"python": platform.python_version(), "prunecap": __version__,
             **{name: version(name) for name in ("torch", "timm")}}
 
@@ -44,8 +44,7 @@ def provenance() -> dict:
     # a script of the project is named with its folder, a module run by -m and an installed command by their names alone
     start = (["python", "-m", program.parent.name] if program.name == "__main__.py"
              else ["python", f"{program.parent.name}/{program.name}"] if program.suffix == ".py" else [program.name])
-    return {"command": shlex.join([*start, *sys.argv[1:]]), "versions": versions(),
-            "date": date.today().isoformat(),
+    return {"command": shlex.join([*start, *sys.argv[1:]]), "versions": versions(), "date": date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
                        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")}
 
@@ -74,12 +73,8 @@ class _Rows(msgspec.Struct):
 
 
 def write_rows(path: str | Path, rows: list[dict], *, same: Sequence[str], add: bool = False) -> None:
-    """Write measured rows with their provenance, one for each run that they came from.
-
-    Args:
-        same: keys that say what a row is about.
-        add: keep the rows of that file that are about something else.
-    """
+    """Write measured rows with their provenance, one for each run that they came from; with ``add``, beside the file's
+    rows that are about something else, as the keys in ``same`` say."""
     def about(row: dict) -> tuple:
         return tuple(str(row.get(key)) for key in same)
 
@@ -99,7 +94,6 @@ def run_signature(**fields) -> str:
 
     Raises InputError for a name or a value that holds "|" or ":".
     """
-    from . import __version__
     parts = {**fields, "tok": "ptb-3.4.1", "cider": "D", "prunecap": __version__,
              "pycocoevalcap": _version("pycocoevalcap"), "torch": _version("torch").partition("+")[0]}
     for name, value in parts.items():

@@ -1,4 +1,5 @@
-"""``prunecap``: the library from the command line. Each command is one module, imported only when it is called."""
+"""``prunecap``: the library from the command line. Each command is one module, imported only when it is called, and
+imports late what computes: ``--help`` and a wrong option do not wait seconds for torch."""
 
 from __future__ import annotations
 
@@ -39,9 +40,9 @@ prunecap COMMAND --help lists a command's options. So that Tab completes them (b
 exit status: 0 all done; 2 an error, said in one line, or a picture that could not be captioned; 130 stopped by Ctrl-C;
 141 nobody reads what is printed any more
 """
+# module of a command, and the class of its options
 COMMANDS = {"caption": "CaptionCommand", "train": "TrainCommand", "average": "AverageCommand",
             "evaluate": "EvaluateCommand", "cost": "CostCommand", "data": "DataCommand"}
-"""Module of a command, and what it is called with there."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     if threading.current_thread() is threading.main_thread() and (
             signal.getsignal(signal.SIGINT) is signal.default_int_handler):
         signal.signal(signal.SIGINT, _interrupted)
-    from ..errors import PrunecapError, TrainingStopped, install_hint
+    from ..errors import PrunecapError, TrainingStopped, install_hint  # late: Ctrl-C is seen to from here on
     argv = sys.argv[1:] if argv is None else argv
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of few letters is no reason to stop

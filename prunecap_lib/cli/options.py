@@ -17,7 +17,7 @@ from importlib import import_module
 from itertools import count
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
 from tyro import _errors as rejected
@@ -28,13 +28,6 @@ from ..files import Kind, check_output_file, check_output_folder, replace_file
 from ..ranges import check_ranges
 from ..reading import open_file
 
-if TYPE_CHECKING:
-    import torch
-
-    from ..captioner import Captioner
-    from ..encoders import Encoder
-    from ..pruning import Schedule
-
 REGISTRY = ConstructorRegistry()
 SHELLS = ("bash", "zsh", "fish")
 KINDS = {"int": "a whole number", "float": "a number"}
@@ -44,19 +37,18 @@ KINDS = {"int": "a whole number", "float": "a number"}
 class Computing:
     """Options of every command that runs a model."""
 
-    device: str = "auto"
-    """'cpu', 'cuda', 'cuda:1', 'mps'; 'auto' takes a GPU where there is one."""
+    device: str = "auto"  # 'cpu', 'cuda', 'cuda:1', 'mps'; 'auto' takes a GPU where there is one.
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """What the model computes in. 'auto' is fp32 for captions, so that they are the same on every machine, and for
     features to be stored bf16 where the device has it."""
 
-    def find_device(self) -> torch.device:
-        from ..devices import find_device
+    def find_device(self):
+        from ..devices import find_device  # late: options are read without torch, which takes seconds
         return find_device(self.device)
 
-    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
+    def autocast(self, device) -> contextlib.AbstractContextManager:
         """Inside, the model computes in ``dtype``."""
-        from ..devices import autocast
+        from ..devices import autocast  # late, as above
         return autocast(self.dtype, device)
 
 
@@ -132,8 +124,7 @@ def options_of(kind: Any, argv: Sequence[str]) -> list[str]:
     """What can be typed: a dataclass's options; of subcommands their names, or the options of the one in ``argv``."""
     if is_dataclass(kind):
         return [option(field.name) for field in fields(kind)]
-    commands = {subcommand.name: inner for inner, subcommand in
-                (get_args(each) for each in get_args(kind))}
+    commands = {subcommand.name: inner for inner, subcommand in map(get_args, get_args(kind))}
     inner = next((commands[word] for word in argv if word in commands), None)
     return list(commands) if inner is None else options_of(inner, argv)
 
@@ -158,10 +149,9 @@ def as_typed(message: str, command: Any) -> str:
     return message
 
 
-def prepare(captioner: Captioner, command: Any, pictures: int) -> None:
-    """What --schedule, --prune-ratio and --scorer ask of a finished model that is to caption so many pictures; what
-    cannot be is refused before work."""
-    from ..pruning import check_ratio, check_scorer
+def prepare(captioner, command: Any, pictures: int) -> None:
+    """Prune a finished model as --schedule asks, for so many pictures; refuse --prune-ratio and --scorer early."""
+    from ..pruning import check_ratio, check_scorer  # late, as above; and costs, only where they are counted
     if command.schedule == "auto":
         from ..costs import fastest_schedule
         captioner.encoder.set_schedule(fastest_schedule(captioner.encoder, min(pictures, command.batch_size)))
@@ -171,6 +161,29 @@ def prepare(captioner: Captioner, command: Any, pictures: int) -> None:
         check_ratio(command.prune_ratio)
     if command.scorer is not None:
         check_scorer(command.scorer)
+
+
+def set_schedule(encoder, written: str | None) -> None:
+    """What ``--schedule`` asks of a finished model: None leaves it as it is, "none" keeps all tokens. In the place of
+    keep rates can stand a share of the encoder's operations, "50%@3,6,9": rates are found for it."""
+    from ..pruning import Schedule  # late, as above
+    if written is None:
+        return
+    share, percent, blocks = written.partition("%@")
+    if written == "none":
+        schedule = None
+    elif not percent:
+        schedule = Schedule.parse(written)
+    else:
+        from ..costs import schedule_for_flops
+        like = Schedule.parse(f"1@{blocks}")
+        try:
+            share = float(share) / 100
+        except ValueError:
+            raise InputError(f"schedule {written!r} cannot be read; write a share of the operations like "
+                             "50%@3,6,9") from None
+        schedule = schedule_for_flops(encoder, share, after=like.after, scorer=like.scorer, reduction=like.reduction)
+    encoder.set_schedule(schedule)
 
 
 def check_apart(**paths: Path | None) -> None:
@@ -239,28 +252,6 @@ def save_figure(draw: Callable, path: Path, *, title: str, description: str) -> 
         figure.savefig(new, format=ending[1:], metadata=metadata or None)
     matplotlib.pyplot.close(figure)
     print(f"figure: {printable(path)}", file=sys.stderr)
-
-
-def set_schedule(encoder: Encoder, written: str | None) -> None:
-    """What ``--schedule`` asks of a finished model: None leaves it as it is, "none" keeps all tokens."""
-    if written is not None:
-        encoder.set_schedule(None if written == "none" else find_schedule(encoder, written))
-
-
-def find_schedule(encoder: Encoder, written: str) -> Schedule:
-    """In the place of keep rates can stand a share of the encoder's operations, "50%@3,6,9": rates are found for it."""
-    from ..pruning import Schedule
-    share, percent, places = written.partition("%@")
-    if not percent:
-        return Schedule.parse(written)
-    from ..costs import schedule_for_flops
-    like = Schedule.parse(f"1@{places}")
-    try:
-        share = float(share) / 100
-    except ValueError:
-        raise InputError(f"schedule {written!r} cannot be read; write a share of the operations like "
-                         "50%@3,6,9") from None
-    return schedule_for_flops(encoder, share, after=like.after, scorer=like.scorer, reduction=like.reduction)
 
 
 def completion_script(argv: list[str], commands: Mapping[str, str]) -> str:

@@ -19,10 +19,8 @@ from PIL import Image
 from ..errors import InputError, PictureError
 from ..preprocessing import IMAGE_SUFFIXES, decode_image, load_image
 
-MOST_BYTES = 50_000_000
-"""Of a picture that is fetched or piped in: more than any camera's JPEG has."""
-MOST_SECONDS = 60
-PATIENCE = 15  # seconds without a byte
+MOST_BYTES = 50_000_000  # of a picture that is fetched or piped in: more than any camera's JPEG has
+MOST_SECONDS, PATIENCE = 60, 15  # in all, and without a byte
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Source:
 
 def find_sources(given: Sequence[str], *, recursive: bool = False) -> list[Source]:
     """What was given; of a folder, its pictures by name. Raises InputError where nothing is left."""
-    found = [Source(name) for each in given for name in
-             (_pictures(each, recursive) if os.path.isdir(each) else [each])]
+    found = [Source(name) for one in given
+             for name in (_pictures(one, recursive) if os.path.isdir(one) else [one])]
     if not found:
         raise InputError("no picture given: name files, addresses or - for standard input; or folders, in which "
                          f"{', '.join(sorted(IMAGE_SUFFIXES))} count as pictures"
@@ -75,7 +73,9 @@ def _pictures(folder: str, recursive: bool) -> list[str]:
 def _piped() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise PictureError("there is no picture on standard input; send one, like: prunecap caption - < photo.jpg")
-    return _bounded(sys.stdin.buffer.read(MOST_BYTES + 1), "picture of standard input")
+    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    _check_size(len(data), "picture of standard input")
+    return data
 
 
 def _fetched(address: str) -> bytes:
@@ -84,10 +84,10 @@ def _fetched(address: str) -> bytes:
         request = Request(quote(address, safe=punctuation), headers={"User-Agent": "prunecap"})
         with urlopen(request, timeout=PATIENCE) as answer:
             length = int(answer.headers.get("Content-Length") or 0)
-            _bounded(range(length), name)
+            _check_size(length, name)
             while piece := answer.read1(1 << 16):
                 data += piece
-                _bounded(data, name)
+                _check_size(len(data), name)
                 if time.monotonic() > end:
                     raise PictureError(f"{name} has not come within {MOST_SECONDS} seconds; download it first")
     except PictureError:
@@ -102,7 +102,6 @@ def _fetched(address: str) -> bytes:
     return bytes(data)
 
 
-def _bounded(data, name: str):
-    if len(data) > MOST_BYTES:
+def _check_size(size: int, name: str) -> None:
+    if size > MOST_BYTES:
         raise PictureError(f"{name} has more than {MOST_BYTES:,} bytes; save it as a file and name that")
-    return data

@@ -33,7 +33,10 @@ examples:
       --out runs/vit-self-critical
   prunecap train --preset seed --root photos/coco --out runs/seed
   torchrun --nproc_per_node 8 -m prunecap_lib train --batch-size 32 --out runs/eight-gpus
-"""
+
+one of each family for --preset recommended, and a schedule to train it under:
+""" + "".join(f"  {name:11} --encoder {family.encoder:44} inside: --schedule {family.schedule}\n"
+              for name, family in FAMILIES.items())
 
 
 @REGISTRY.primitive_rule
@@ -43,12 +46,12 @@ def read_schedule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1, metavar="RATES@BLOCKS|none",
-        instance_from_str=lambda args: schedule_of_run(args[0]),
+        instance_from_str=lambda args: _run_schedule(args[0]),
         is_instance=lambda value: value is None or isinstance(value, Schedule),
         str_from_instance=lambda schedule: ["none" if schedule is None else str(schedule)])
 
 
-def schedule_of_run(written: str) -> Schedule | None:
+def _run_schedule(written: str) -> Schedule | None:
     if written == "auto":
         raise InputError("schedule 'auto' cannot train: it goes by the clock, and training must not; name keep rates "
                          "and blocks, like 0.7@3,6,9, and choose 'auto' when the trained model captions")
@@ -66,13 +69,12 @@ class TrainCommand(TrainConfig):
 
 
 def main(argv: list[str]) -> None:
-    call(run, TrainCommand, argv, prog="prunecap train", description=DESCRIPTION + families(),
-         default=with_preset(argv))
+    call(run, TrainCommand, argv, prog="prunecap train", description=DESCRIPTION, default=with_preset(argv))
 
 
 def run(command: TrainCommand) -> None:
     config = TrainConfig(**{field.name: getattr(command, field.name) for field in fields(TrainConfig)})
-    import matplotlib
+    import matplotlib  # late: wrong options are told before what draws is loaded
     matplotlib.use("Agg")  # no window
     from ..plotting.runs import RunFigures
     try:
@@ -81,19 +83,17 @@ def run(command: TrainCommand) -> None:
         raise TrainingError(out_of_memory(config)) from error
     if not processes().is_main_process:
         return
-    validated = [line for line in result.history if "val_loss" in line]
+    out, validated = printable(result.out), [line for line in result.history if "val_loss" in line]
     if not validated:
-        print(f"{printable(result.out / 'checkpoint')}: the run was finished before, and its log says nothing of it")
+        print(f"{out}/checkpoint: the run was finished before, and its log says nothing of it")
         return
     last = validated[-1]
     cider = f"CIDEr-D {last['cider']:.3f}, " if "cider" in last else ""
-    print(f"{printable(result.out / 'checkpoint')}: {cider}validation loss {last['val_loss']:.3f}, "
-          f"token accuracy {last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min; drawn in "
-          f"{printable(result.out / 'curves.png')}")
+    print(f"{out}/checkpoint: {cider}validation loss {last['val_loss']:.3f}, token accuracy "
+          f"{last['val_accuracy']:.3f}, {last['seconds'] / 60:.1f} min; drawn in {out}/curves.png")
     if (result.out / "best").exists():
-        found = max(scores(result.history, config))
-        told = f"CIDEr-D {found:.3f}" if config.scored_every else f"validation loss {-found:.3f}"
-        print(f"{printable(result.out / 'best')}: {told}")
+        best = max(scores(result.history, config))
+        print(f"{out}/best: " + (f"CIDEr-D {best:.3f}" if config.scored_every else f"validation loss {-best:.3f}"))
 
 
 def with_preset(argv: list[str]) -> TrainCommand:
@@ -106,15 +106,8 @@ def with_preset(argv: list[str]) -> TrainCommand:
     except argparse.ArgumentError:  # an option without its value: the full parser says so
         return TrainCommand()
     preset = named.pop("preset")
-    given = {key: value for key, value in named.items() if value is not None}
-    if preset not in ("seed", "recommended"):
+    make = {"seed": TrainConfig.seed_preset, "recommended": TrainConfig.recommended}.get(preset)
+    if make is None:
         return TrainCommand()
-    config = TrainConfig.seed_preset(**given) if preset == "seed" else TrainConfig.recommended(**given)
+    config = make(**{name: value for name, value in named.items() if value is not None})
     return TrainCommand(**vars(config) | {"preset": preset, "tracker": "tensorboard"})
-
-
-def families() -> str:
-    """What the recommended recipe can be told to train: one line a family."""
-    lines = [f"  {name:11} --encoder {family.encoder:44} inside: --schedule {family.schedule}"
-             for name, family in FAMILIES.items()]
-    return "\n".join(["", "one of each family for --preset recommended, and a schedule to train it under:", *lines, ""])

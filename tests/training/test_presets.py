@@ -9,7 +9,7 @@ from test_training import tiny
 
 from prunecap_lib import TrainConfig, train
 from prunecap_lib.cli.options import call
-from prunecap_lib.cli.train import TrainCommand, families, with_preset
+from prunecap_lib.cli.train import DESCRIPTION, TrainCommand, with_preset
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
@@ -45,7 +45,7 @@ def test_each_familys_encoder_is_our_own_with_weights_and_takes_its_schedule(fam
     assert 50e6 < sum(p.numel() for p in encoder.parameters()) < 90e6
     encoder.set_schedule(kind.schedule)
     assert encoder.schedule == Schedule.parse(kind.schedule)
-    assert kind.encoder in families() and kind.schedule in families()
+    assert kind.encoder in DESCRIPTION and kind.schedule in DESCRIPTION
 
 
 def test_recommended_is_a_recipe_and_takes_changes():

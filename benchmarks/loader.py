@@ -29,8 +29,8 @@ from torchvision import transforms
 from prunecap_lib import TrainConfig
 from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset
 from prunecap_lib.datasets.loading import ImageLoader, exact_pixels, fast_pixels
+from prunecap_lib.datasets.shards import ShardSettings
 from prunecap_lib.datasets.shards.build import build_shards
-from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.training.batches import Batches

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from prunecap_lib.datasets import CaptionDataset
 from prunecap_lib.datasets.scenes import ScenesDataset
+from prunecap_lib.datasets.shards import ShardSettings
 from prunecap_lib.datasets.shards.build import build_shards
-from prunecap_lib.datasets.shards.index import ShardSettings
 
 
 def contents(folder: Path) -> dict[str, bytes]:

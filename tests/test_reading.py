@@ -9,7 +9,7 @@ import pytest
 
 from prunecap_lib import CaptionerConfig, Vocabulary, checkpoint
 from prunecap_lib.datasets.coco import read_coco_files, read_karpathy
-from prunecap_lib.datasets.shards.index import Index, Plan, Shard, ShardSettings, parse_index
+from prunecap_lib.datasets.shards import Index, Shard, ShardSettings, parse_index
 from prunecap_lib.errors import InputError, MissingFileError, PrunecapError
 from prunecap_lib.features.build import read_meta
 from prunecap_lib.features.checks import Description
@@ -60,7 +60,7 @@ FORMATS = {
     "features": (asdict(Description(1, "vit", "f" * 16, False, "toy", "train", (2, 2), {"x": [4, 8]},
                                     [(1, [0] * 48)], [1, 2], ("grid", 0.5))), "features.json",
                  lambda path: read_meta(path.parent), ("pruned",)),
-    "shards": (json.loads(Index(Plan("toy", "train", "s", 2, ShardSettings()), [SHARD]).to_json()), "index.json",
+    "shards": (json.loads(Index("toy", "train", "s", 2, ShardSettings(), [SHARD]).to_json()), "index.json",
                lambda path: parse_index(read_bytes(path, "shard index"), path), ()),
     "checkpoint": ({"format": 1, "signature": "", "versions": {"torch": "2"}, "config": asdict(CaptionerConfig()),
                     "preprocessing": asdict(Preprocessing(64)), "vocabulary": [*SPECIALS, "1st"]}, "config.json",

@@ -146,8 +146,8 @@ class ShardsCommand:
         from tqdm import tqdm
 
         from ..datasets import open_dataset
+        from ..datasets.shards import ShardSettings, split_folder
         from ..datasets.shards.build import SHARDS, build_shards
-        from ..datasets.shards.index import ShardSettings, split_folder
         from ..files import check_output_folder
         settings = ShardSettings(self.side, self.quality, self.per_shard)
         check_output_folder(self.out, SHARDS)

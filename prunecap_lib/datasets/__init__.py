@@ -44,6 +44,6 @@ def open_dataset(name: str, *, split: str, root: str | Path | None = None, size:
         from .coco import read_coco
         return read_coco(photos_root(name, root), split, limit=limit)
     if name == "shards":
-        from .shards import is_url, read_shards
+        from .shards.dataset import is_url, read_shards
         return read_shards(root if is_url(root) else photos_root(name, root), split, limit=limit)
     raise InputError(f"no data set {name!r}; choose scenes, flickr8k, coco or shards")

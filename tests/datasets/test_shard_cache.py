@@ -14,9 +14,8 @@ from shard_photos import photos
 
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.loading import map_in_workers
-from prunecap_lib.datasets.shards import cache
+from prunecap_lib.datasets.shards import ShardSettings, cache
 from prunecap_lib.datasets.shards.build import build_shards
-from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.errors import InputError, MissingFileError
 
 

@@ -15,10 +15,10 @@ from shard_photos import photos
 
 from prunecap_lib import files
 from prunecap_lib.datasets import CaptionDataset, PhotoDataset, open_dataset
+from prunecap_lib.datasets.shards import ShardSettings
 from prunecap_lib.datasets.shards import dataset as reading
 from prunecap_lib.datasets.shards.build import build_shards, bytes_a_picture
 from prunecap_lib.datasets.shards.dataset import WINDOW
-from prunecap_lib.datasets.shards.index import ShardSettings
 from prunecap_lib.errors import InputError, MissingFileError, PictureError
 from shards import contents, torture
 

@@ -15,7 +15,8 @@ from doubles import trained_in_double
 from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, train
-from prunecap_lib.datasets.shards.build import ShardSettings, build_shards
+from prunecap_lib.datasets.shards import ShardSettings
+from prunecap_lib.datasets.shards.build import build_shards
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.text import PAD
 from prunecap_lib.training.batches import Batches, open_split

@@ -9,7 +9,6 @@ each shard is fetched by one of them.
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import threading
@@ -20,33 +19,13 @@ from pathlib import Path
 
 from ...errors import InputError, MissingFileError, PrunecapError
 from ...files import locked
-from .index import INDEX, WINDOW, Shard
+from . import INDEX, WINDOW, Shard
 
 IN_USE = 2 * WINDOW  # shards that are read at a time: two windows meet in a batch
 # a shard; tmp…: a download, or what a killed one has left. The folder may hold files of the user's
 _OURS = re.compile(r"[0-9a-f]{64}\.tar|tmp[a-z0-9_]{8}")
 _TRIES = 4
 _TIMEOUT = 60  # seconds without a byte
-
-
-def is_url(root: str | Path) -> bool:
-    return str(root).startswith(("http://", "https://"))
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("PRUNECAP_CACHE") or Path.home() / ".cache" / "prunecap") / "shards"
-
-
-def cache_bytes() -> int:
-    """Raises InputError where $PRUNECAP_CACHE_GB is no number above 0."""
-    written = os.environ.get("PRUNECAP_CACHE_GB", "20")
-    try:
-        gigabytes = float(written)
-    except ValueError:
-        gigabytes = 0.0
-    if not 0 < gigabytes < math.inf:
-        raise InputError(f"PRUNECAP_CACHE_GB is {written!r}; give the gigabytes that shards may take, like 20")
-    return int(gigabytes * 1e9)
 
 
 def fetch_index(address: str) -> bytes:
@@ -69,7 +48,14 @@ class ShardCache:
     """Shards at an address, kept in a bounded folder. Processes may share the folder, and objects be pickled."""
 
     def __init__(self, address: str, shards: list[Shard]):
-        self.address, self.folder, self.most = address, cache_folder(), cache_bytes()
+        self.address, written = address, os.environ.get("PRUNECAP_CACHE_GB", "20")
+        self.folder = Path(os.environ.get("PRUNECAP_CACHE") or Path.home() / ".cache" / "prunecap") / "shards"
+        try:
+            self.most = int(float(written) * 1e9)
+        except (ValueError, OverflowError):
+            self.most = 0
+        if self.most <= 0:
+            raise InputError(f"PRUNECAP_CACHE_GB is {written!r}; give the gigabytes that shards may take, like 20")
         largest = max((shard.bytes for shard in shards), default=0)
         if largest > self.most:
             raise InputError(f"PRUNECAP_CACHE_GB allows {self.most / 1e9:g} GB, but one shard has {largest / 1e9:g}; "
@@ -84,17 +70,21 @@ class ShardCache:
     def open(self, shard: Shard) -> io.FileIO:
         """The shard's file, fetched if it is not here. Raises MissingFileError, InputError."""
         path = self.folder / f"{shard.sha256}.tar"
-        while True:
-            try:
-                file = path.open("rb", buffering=0)
-            except FileNotFoundError:
-                self._fetch(shard, path)  # and once more: another process may drop it before it is opened
-                continue
-            except OSError as error:
-                raise self._unusable(error) from error
-            with suppress(OSError):
-                os.utime(file.fileno())  # used now; its name may be gone already
-            return file
+        try:
+            while True:
+                try:
+                    file = path.open("rb", buffering=0)
+                    break
+                except FileNotFoundError:
+                    self._fetch(shard, path)  # and once more: another process may drop it before it is opened
+        except PrunecapError:
+            raise
+        except OSError as error:
+            raise InputError(f"shard cache {self.folder}: {error.strerror or error}; make room, set a smaller "
+                             "PRUNECAP_CACHE_GB, or name another folder in PRUNECAP_CACHE") from error
+        with suppress(OSError):
+            os.utime(file.fileno())  # used now; its name may be gone already
+        return file
 
     def ahead(self, shards: list[Shard]) -> None:
         """Fetch these in the background, if there is room for them beside those in use, and the last ones are here.
@@ -113,18 +103,10 @@ class ShardCache:
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_fetching": None}  # a thread stays in its process
 
-    def _unusable(self, error: OSError) -> InputError:
-        return InputError(f"shard cache {self.folder}: {error.strerror or error}; make room, set a smaller "
-                          "PRUNECAP_CACHE_GB, or name another folder in PRUNECAP_CACHE")
-
     def _fetch(self, shard: Shard, path: Path) -> None:
-        lock = self.folder / f".{shard.sha256}.lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.touch()
-        except OSError as error:
-            raise self._unusable(error) from error
-        with locked(lock, lambda _: None):
+        """Fetch a shard, unless another process has done so meanwhile. Raises OSError where the folder is no use."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / f".{shard.sha256}.lock", lambda _: None):
             if path.exists():
                 return
             for left in reversed(range(_TRIES)):
@@ -154,7 +136,7 @@ class ShardCache:
 
 
 def _download(url: str, sha256: str, path: Path) -> None:
-    """Fetch a file beside its place, compare the checksum, and rename. Raises MissingFileError, InputError."""
+    """Fetch a file beside its place, compare the checksum, and rename. Raises MissingFileError, InputError, OSError."""
     import pooch
     import requests
 
@@ -174,6 +156,3 @@ def _download(url: str, sha256: str, path: Path) -> None:
     except ValueError as error:
         raise InputError(f"shard {url}: its checksum is not the one of {INDEX}; one of them is of another build. Put "
                          "the whole folder there again, as `prunecap data shards` wrote it") from error
-    except OSError as error:
-        raise InputError(f"shard cache {path.parent}: {error.strerror or error}; make room, set a smaller "
-                         "PRUNECAP_CACHE_GB, or name another folder in PRUNECAP_CACHE") from error

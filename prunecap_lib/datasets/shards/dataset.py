@@ -1,7 +1,7 @@
 """How are pictures read out of shards? By position: the index knows at which byte of which tar each JPEG lies.
 
-The tars are plain WebDataset, and ``webdataset.WebDataset`` reads them, too. Random access costs one read of the
-file, no memory map and no scan; ``order`` gives an epoch that is shuffled and still asks for a few shards at a time.
+The tars are plain WebDataset, and ``webdataset.WebDataset`` reads them, too. Random access costs one read of the file,
+no memory map and no scan; ``order`` gives an epoch that is shuffled and still asks for a few shards at a time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 from ...errors import InputError, MissingFileError
 from ...preprocessing import decode_image
 from ...reading import open_file, parse_json, read_bytes
-from ..base import CaptionDataset
-from .cache import IN_USE, ShardCache, fetch_index, is_url
-from .index import BLOCK, INDEX, WINDOW, Index, Shard, parse_index, split_folder
+from ..base import CaptionDataset, ImageId
+from . import BLOCK, INDEX, WINDOW, Index, Shard, parse_index, split_folder
+from .cache import IN_USE, ShardCache, fetch_index
 
 
 class LocalShards:
@@ -49,8 +49,8 @@ class ShardDataset(CaptionDataset):
     in_files = True
 
     def __init__(self, index: Index, files: LocalShards | ShardCache, *, limit: int | None = None):
-        self.name, self.split = f"{index.plan.dataset}-shards{index.plan.settings.side}", index.plan.split
-        self.settings, self.shards, self._files = index.plan.settings, index.shards, files
+        self.name, self.split = f"{index.dataset}-shards{index.settings.side}", index.split
+        self.settings, self.shards, self._files = index.settings, index.shards, files
         self.image_ids = [id for shard in index.shards for id in shard.image_ids][:limit]
         self.captions = [row for shard in index.shards for row in shard.captions][:limit]
         # Arrays, not lists: workers that only read them go on sharing their memory with the parent.
@@ -68,9 +68,9 @@ class ShardDataset(CaptionDataset):
 
         Raises: MissingFileError where the shard is not there; InputError where it is not the one of the index.
         """
-        shard, offset, length = self.shards[self._shard[i]], int(self._offset[i]), int(self._length[i])
-        whole = length + -length % BLOCK
-        read = os.pread(self._handle(int(self._shard[i])), 2 * BLOCK + whole + _ABOUT, offset - BLOCK)
+        k, offset, length = int(self._shard[i]), int(self._offset[i]), int(self._length[i])
+        shard, file, whole = self.shards[k], self._file(k), length + -length % BLOCK
+        read = os.pread(file, 2 * BLOCK + whole + _ABOUT, offset - BLOCK)
         header, data, rest = read[:BLOCK], read[BLOCK : BLOCK + length], read[BLOCK + whole :]
         # The tar speaks for itself: its header says what stands there, and behind the picture whose it is.
         name, size = header[:100].rstrip(b"\0"), rest[124:135]
@@ -80,7 +80,7 @@ class ShardDataset(CaptionDataset):
                              f"{self.image_ids[i]}; {_REMEDY}")
         about = rest[BLOCK : BLOCK + int(size, 8)]
         if len(about) < int(size, 8):  # long captions
-            about = os.pread(self._handle(int(self._shard[i])), int(size, 8), offset + whole + BLOCK)
+            about = os.pread(file, int(size, 8), offset + whole + BLOCK)
         said = parse_json(about, _About, f"shard {shard.name}, {name.decode()}", _REMEDY)
         if (said.image_id, said.captions) != (self.image_ids[i], self.captions[i]):
             raise InputError(f"shard {shard.name}: at {offset} lies image {said.image_id} with its captions, where the "
@@ -92,7 +92,6 @@ class ShardDataset(CaptionDataset):
         return int(self._length[i]), int(self.shards[self._shard[i]].sha256[:15], 16)
 
     def image(self, i: int) -> Image.Image:
-        """Picture i, upright 8-bit RGB as it was stored. Raises PictureError, and what ``encoded`` raises."""
         return decode_image(self.encoded(i), f"{self.image_ids[i]} in shard {self.shards[self._shard[i]].name}")
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -106,23 +105,22 @@ class ShardDataset(CaptionDataset):
         windows = [torch.cat(shards[k : k + WINDOW]) for k in range(0, len(shards), WINDOW)]
         return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
 
-    def _handle(self, k: int) -> int:
+    def _file(self, k: int) -> int:
         """File descriptor of shard k, opened when it is first needed in this process; few stay open."""
         if k in self._handles:
             self._handles.move_to_end(k)
             return self._handles[k].fileno()
-        file, shard = self._files.open(self.shards[k]), self.shards[k]
-        size = os.fstat(file.fileno()).st_size
+        shard = self.shards[k]
+        file = self._files.open(shard)
+        size, problem = os.fstat(file.fileno()).st_size, ""
         if size != shard.bytes:
+            problem = f" has {size:,} bytes, the index says {shard.bytes:,}: it is cut short or of another build"
+        elif not self._whole[k] and _sha256(file) != shard.sha256:
+            problem = ": its checksum is not the one of the index: it is damaged or of another build"
+        if problem:
             file.close()
-            raise InputError(f"shard {file.name} has {size:,} bytes, the index says {shard.bytes:,}: it is cut short "
-                             f"or of another build; {_REMEDY}")
-        if not self._whole[k]:
-            if _sha256(file.fileno()) != shard.sha256:
-                file.close()
-                raise InputError(f"shard {file.name}: its checksum is not the one of the index: it is damaged or of "
-                                 f"another build; {_REMEDY}")
-            self._whole[k] = True
+            raise InputError(f"shard {file.name}{problem}; {_REMEDY}")
+        self._whole[k] = True
         self._handles[k] = file
         while len(self._handles) > IN_USE:
             self._handles.popitem(last=False)[1].close()
@@ -135,24 +133,26 @@ class ShardDataset(CaptionDataset):
         return self.__dict__ | {"_handles": OrderedDict()}  # open files stay in their process
 
 
-def _sha256(file: int) -> str:
-    """Of an open file, from its beginning, in pieces."""
-    digest, at = hashlib.sha256(), 0
-    while piece := os.pread(file, 1 << 20, at):
-        digest.update(piece)
-        at += len(piece)
-    return digest.hexdigest()
-
-
 class _About(msgspec.Struct):
     """What stands behind a picture in its tar."""
 
-    image_id: int | str
+    image_id: ImageId
     captions: list[str]
 
 
 _ABOUT = 2048  # bytes that are nearly always enough for it
 _REMEDY = "run `prunecap data shards` again with the settings of before (it rewrites what is damaged), or copy it again"
+
+
+def _sha256(file: io.FileIO) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def is_url(root: str | Path) -> bool:
+    return str(root).startswith(("http://", "https://"))
 
 
 def read_shards(root: str | Path, split: str, *, limit: int | None = None) -> ShardDataset:
@@ -163,23 +163,20 @@ def read_shards(root: str | Path, split: str, *, limit: int | None = None) -> Sh
     folder = split_folder(split)
     if is_url(root):
         address = f"{str(root).rstrip('/')}/{folder}"
-        index = _index_of(folder, fetch_index(address), f"{address}/{INDEX}")
-        return ShardDataset(index, ShardCache(address, index.shards), limit=limit)
-    path = Path(root) / folder / INDEX
-    if not path.is_file():
-        unfinished = (path.parent / ".unfinished").is_dir()
-        splits = sorted(found.parent.name for found in Path(root).glob(f"*/{INDEX}"))
-        raise MissingFileError(
-            f"data set shards: {path} not found; "
-            + ("writing it was stopped: run `prunecap data shards` again, it goes on there" if unfinished else
-               f"the splits there are {', '.join(splits)}" if splits else "write it with `prunecap data shards`"))
-    return ShardDataset(_index_of(folder, read_bytes(path, "shard index"), path), LocalShards(path.parent), limit=limit)
-
-
-def _index_of(folder: str, data: bytes, place: Path | str) -> Index:
-    """The index, if it is of the split whose folder it lies in: who asks for val must not be given train."""
+        place, data = f"{address}/{INDEX}", fetch_index(address)
+    else:
+        place = Path(root) / folder / INDEX
+        if not place.is_file():
+            splits = sorted(found.parent.name for found in Path(root).glob(f"*/{INDEX}"))
+            raise MissingFileError(
+                f"data set shards: {place} not found; "
+                + ("writing it was stopped: run `prunecap data shards` again, it goes on there"
+                   if (place.parent / ".unfinished").is_dir() else
+                   f"the splits there are {', '.join(splits)}" if splits else "write it with `prunecap data shards`"))
+        data = read_bytes(place, "shard index")
     index = parse_index(data, place)
-    if split_folder(index.plan.split) != folder:
-        raise InputError(f"shard index {place}: split is {index.plan.split!r}, and the folder's name is {folder!r}; "
+    if split_folder(index.split) != folder:  # who asks for val must not be given train
+        raise InputError(f"shard index {place}: split is {index.split!r}, and the folder's name is {folder!r}; "
                          "name each folder after its split, or copy it again")
-    return index
+    files = ShardCache(address, index.shards) if is_url(root) else LocalShards(place.parent)
+    return ShardDataset(index, files, limit=limit)

@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 from prunecap_lib import Captioner, VisualTokens
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.scenes import ScenesDataset
-from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import bootstrap_interval, encoder_inputs, per_image_cider
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.pruning import ATTENTION_SCORES, SCORES, keep_count, keep_top_k, oracle_score
@@ -39,13 +38,9 @@ def encode_split(captioner: Captioner, dataset, *, cache_features: bool) -> Visu
 
 def usable(captioner: Captioner) -> list[str]:
     """Scorers this encoder can serve, those that need attention last."""
-    plain = [name for name in SCORES if name not in ATTENTION_SCORES]
-    try:
-        size = captioner.config.image_size
-        tokens = captioner.encode(torch.zeros(1, 3, size, size), scorer="attention_received")
-    except InputError:
-        return plain
-    return plain + [name for name in ATTENTION_SCORES if getattr(tokens, name) is not None]
+    told = captioner.encoder.block_signals(captioner.encoder.depth)
+    return [name for name in SCORES if name not in ATTENTION_SCORES] + [
+        name for name in ATTENTION_SCORES if name in told]
 
 
 def object_cover(dataset, grid: tuple[int, int]) -> torch.Tensor | None:

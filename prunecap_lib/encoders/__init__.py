@@ -18,8 +18,7 @@ from .vit import ViT, ViTConfig
 from .weights import StateDict, load_weights, pretrained_state_dict
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig", "Encoder", "MetaFormer", "MetaFormerConfig", "Swin", "SwinConfig",
-           "TimmAdapter", "ViT", "ViTConfig",
-           "build_encoder"]
+           "TimmAdapter", "ViT", "ViTConfig", "build_encoder"]
 
 
 def scenes_vit(image_size: int = 64) -> ViT:
@@ -30,8 +29,7 @@ def scenes_vit(image_size: int = 64) -> ViT:
 
 def scenes_convnext(image_size: int = 64) -> ConvNeXt:
     """A small ConvNeXt with as many tokens, channels, parameters and FLOPs as ``scenes_vit``."""
-    config = ConvNeXtConfig(image_size=image_size, depths=(2, 8), channels=(48, 128), layer_scale=None,
-                            final_norm=True)
+    config = ConvNeXtConfig(image_size=image_size, depths=(2, 8), channels=(48, 128), layer_scale=None, final_norm=True)
     return ConvNeXt(config, name="convnext", preprocessing=_scenes_preprocessing(image_size))
 
 
@@ -44,10 +42,10 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
     """The encoder called ``name``, ready for square pictures.
 
     Args:
-        name: "vit" or "convnext", our own small ones (64 px), or an architecture of timm's. ViTs,
-            ConvNeXts (V1 and V2), Swins (V1) and MetaFormers (PoolFormer, ConvFormer, CAFormer) are built from our
-            readable code, with timm's keys. What has a part that our code lacks, and every other architecture,
-            comes through ``TimmAdapter``, and so does "...@last_stage".
+        name: "vit" or "convnext", our own small ones (64 px), or an architecture of timm's. ViTs, ConvNeXts (V1 and
+            V2), Swins (V1) and MetaFormers (PoolFormer, ConvFormer, CAFormer) are built from our readable code, with
+            timm's keys. What has a part that our code lacks, and every other architecture, comes through
+            ``TimmAdapter``, and so does "...@last_stage".
         image_size: side of the pictures in pixels; None takes the name's own.
         state_dict: weights under timm's keys, of this image_size.
         pretrained: fetch timm's weights (network or cache).

@@ -20,44 +20,23 @@ from ..tokens import Grid, VisualTokens
 
 
 class Encoder(nn.Module):
-    """From pictures to visual tokens; ``forward(images [B, 3, S, S]) -> VisualTokens``.
+    """From pictures to visual tokens; ``forward(images [B, 3, S, S]) -> VisualTokens``."""
 
-    Attributes:
-        name: what ``build_encoder`` was asked for.
-        image_size: S, the only side it takes.
-        channels: C, the width of a token.
-        grid: (H, W); the token of cell (i, j) starts at pixel (i * stride, j * stride). (What it has seen is wider:
-            all of the picture, for most. A convolution that pads moves the middle of that by up to half a cell.)
-        stride: pixels between neighbouring tokens (a ViT's patch size).
-        prefix_tokens: P, class and register tokens.
-        preprocessing: how a picture becomes its input.
-        cpu_chunk: pictures that a CPU encodes at a time: what one layer has left is then still in its cache when the
-            next one reads it.
-        block_channels: C of each block, counted through all stages.
-        block_tokens: N at each block, as long as all are kept.
-        reductions: what ``Schedule.reduction`` may be here; nothing where tokens cannot go on the way.
-        schedule: where tokens go on the way, or None; see ``set_schedule``.
-        added: the modules that the schedule needs beyond the encoder's own.
-        grad_checkpointing: are blocks computed again for the backward pass? See ``set_grad_checkpointing``.
-    """
-
-    name: str
-    image_size: int
-    channels: int
-    grid: Grid
-    stride: int
-    prefix_tokens: int = 0
-    preprocessing: Preprocessing
-    cpu_chunk: int = 4
-    block_channels: tuple[int, ...] = ()
-    block_tokens: tuple[int, ...] = ()
-    reductions: tuple[str, ...] = ()
-    schedule: Schedule | None = None
-    added: nn.ModuleDict
-    grad_checkpointing: bool = False
-
-    head_keys: tuple[str, ...] = ("head.",)
-    """How keys of timm's classifier begin: they may be in a state dict and are left out."""
+    name: str  #: what ``build_encoder`` was asked for
+    image_size: int  #: S, the only side it takes
+    channels: int  #: C, the width of a token
+    grid: Grid  #: (H, W); the token of cell (i, j) starts at pixel (i * stride, j * stride); what it has seen is wider
+    stride: int  #: pixels between neighbouring tokens (a ViT's patch size)
+    prefix_tokens: int = 0  #: P, class and register tokens
+    preprocessing: Preprocessing  #: how a picture becomes its input
+    cpu_chunk: int = 4  #: pictures that a CPU encodes at a time, so that what one layer leaves is in cache for the next
+    block_channels: tuple[int, ...] = ()  #: C of each block, counted through all stages
+    block_tokens: tuple[int, ...] = ()  #: N at each block, as long as all are kept
+    reductions: tuple[str, ...] = ()  #: what ``Schedule.reduction`` may be; nothing where tokens cannot go on the way
+    schedule: Schedule | None = None  #: where tokens go on the way, or None; see ``set_schedule``
+    added: nn.ModuleDict  #: the modules that the schedule needs beyond the encoder's own
+    grad_checkpointing: bool = False  #: are blocks computed again for the backward pass? See ``set_grad_checkpointing``
+    head_keys: tuple[str, ...] = ("head.",)  #: how keys of timm's classifier begin: they may be there, and are left out
 
     def __init__(self):
         super().__init__()
@@ -125,12 +104,10 @@ class Encoder(nn.Module):
         if schedule.reduction not in self.reductions:
             raise InputError(f"schedule: reduction {schedule.reduction!r} would leave holes in the maps of encoder "
                              f"{self.name}; use {' or '.join(map(repr, self.reductions))}")
-        if schedule.needs_attention:
-            for block in schedule.after:
-                if schedule.scorer not in self.block_signals(block):
-                    raise InputError(f"schedule: block {block} of encoder {self.name} cannot give the scorer "
-                                     f"{schedule.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or "
-                                     "'grid'")
+        for block in schedule.after if schedule.needs_attention else ():
+            if schedule.scorer not in self.block_signals(block):
+                raise InputError(f"schedule: block {block} of encoder {self.name} cannot give the scorer "
+                                 f"{schedule.scorer!r}; use 'norm_smallest', 'norm_largest', 'diversity' or 'grid'")
 
     @contextmanager
     def unpruned(self) -> Iterator[None]:
@@ -148,7 +125,7 @@ class Encoder(nn.Module):
 
     def predictor(self, number: int) -> nn.Module | None:
         """What the schedule's scorer has learned for its reduction after the block of this number."""
-        name = f"predictor_{number}"
+        name = f"{PREDICTOR}_{number}"
         return self.added[name] if name in self.added else None
 
     def schedule_modules(self, schedule: Schedule) -> dict[str, nn.Module]:
@@ -159,15 +136,13 @@ class Encoder(nn.Module):
         """The module whose parameters have timm's names."""
         return self
 
-    def check_images(self, images: Tensor) -> None:
-        """Raises InputError where ``images`` is not [B, 3, S, S]."""
+    def check_images(self, images: Tensor, need_attention: bool = False) -> None:
+        """Raises InputError where ``images`` is not [B, 3, S, S], or attention is asked of an encoder without any."""
         S = self.image_size
         if images.dim() != 4 or images.shape[1:] != (3, S, S):
             raise InputError(f"encoder {self.name} takes pictures of shape [B, 3, {S}, {S}], not "
                              f"{list(images.shape)}; resize them with encoder.preprocessing, or build the "
                              "encoder with another image_size")
-
-    def no_attention(self) -> InputError:
-        """What to raise where attention was asked of an encoder that cannot tell."""
-        return InputError(f"encoder {self.name} has no attention weights to give; score its tokens with "
-                          "'pilot', 'grid', 'random', 'norm_largest' or 'norm_smallest'")
+        if need_attention and not self.block_signals(self.depth):
+            raise InputError(f"encoder {self.name} has no attention weights to give; score its tokens with "
+                             "'pilot', 'grid', 'random', 'norm_largest' or 'norm_smallest'")

@@ -3,9 +3,9 @@
 Liu et al. 2022, "A ConvNet for the 2020s" (V1); Woo et al. 2023, "ConvNeXt V2", which lets the channels compete.
 Parameters carry timm's names, so that timm's weights fit.
 
-Maps are [B, H, W, C] all the way: LayerNorm and the MLP work on the last axis, and a convolution takes the
-permuted view, which is torch's channels-last format, without a copy. (The other layout, [B, C, H, W] with 1x1
-convolutions for the MLP, computes the same; timm has both, and weights of either fit here.)
+Maps are [B, H, W, C] all the way: LayerNorm and the MLP work on the last axis, and a convolution takes the permuted
+view, which is torch's channels-last format, without a copy. (The other layout, [B, C, H, W] with 1x1 convolutions for
+the MLP, computes the same; timm has both, and weights of either fit here.)
 
 Shapes: B pictures, S side of the picture, H, W height and width of a map, C channels.
 """
@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from ..preprocessing import Preprocessing
 from ..pruning.spatial import KeptCells, MaskedCells
-from ..tokens import Grid, VisualTokens
 from .layers import Conv, Mlp, init_weights
-from .pyramid import HierarchicalEncoder
+from .pyramid import HierarchicalEncoder, Stage
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,12 @@ class ConvNeXtConfig:
     image_size: int = 224
     depths: tuple[int, ...] = (3, 3, 9, 3)
     channels: tuple[int, ...] = (96, 192, 384, 768)
-    patch: int = 4
-    """Side of the patches that the stem cuts."""
-    stem_channels: int | None = None
-    """Width between two overlapping stride-2 convolutions that replace the patch stem; None: patches."""
+    patch: int = 4  #: side of the patches that the stem cuts
+    stem_channels: int | None = None  #: width between two overlapping convolutions in the patches' place; None: patches
     kernel: int = 7
-    layer_scale: float | None = 1e-6
-    """Start value of a factor per channel on each residual branch; None: no factor (V2)."""
-    grn: bool = False
-    """Global response normalization inside the MLP (V2)."""
-    final_norm: bool = False
-    """LayerNorm on the last map (most ConvNeXts normalize only after pooling, in the classifier)."""
+    layer_scale: float | None = 1e-6  #: start of a factor per channel on each branch; None: no factor (V2)
+    grn: bool = False  #: global response normalization inside the MLP (V2)
+    final_norm: bool = False  #: LayerNorm on the last map (most ConvNeXts normalize only in the classifier)
     norm_eps: float = 1e-6
     activation: str = "gelu"
 
@@ -55,10 +49,6 @@ class ConvNeXtConfig:
         """(H, W) of every stage."""
         side = self.image_size // self.patch if self.stem_channels is None else -(-self.image_size // 4)
         return [(side // 2**stage,) * 2 for stage in range(len(self.depths))]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.grids[-1]
 
 
 class GlobalResponseNorm(nn.Module):
@@ -108,8 +98,7 @@ class Block(nn.Module):
         scale = config.layer_scale
         self.gamma = None if scale is None else nn.Parameter(torch.full((channels,), scale))
 
-    def forward(self, x: Tensor, cells: KeptCells | MaskedCells | None = None,
-                fast: nn.Linear | None = None) -> Tensor:
+    def forward(self, x: Tensor, cells: KeptCells | MaskedCells | None = None, fast: nn.Linear | None = None) -> Tensor:
         """x [B, H, W, C] -> the same shape. With ``cells`` the MLP is for those alone, and ``fast`` for the others."""
         y = self.norm(self.conv_dw(x))
         if cells is None:
@@ -119,31 +108,19 @@ class Block(nn.Module):
         return x + (y if self.gamma is None else y * self.gamma)
 
 
-class Stage(nn.Module):
-    """Halve the map (all but the first stage), then blocks at one resolution."""
-
-    def __init__(self, before: int, channels: int, depth: int, stride: int, config: ConvNeXtConfig):
-        super().__init__()
-        self.downsample = nn.Identity()
-        if stride > 1 or before != channels:
-            self.downsample = nn.Sequential(nn.LayerNorm(before, eps=config.norm_eps),
-                                            Conv(before, channels, stride, stride=stride))
-        self.blocks = nn.Sequential(*(Block(channels, config) for _ in range(depth)))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C']
-        return self.blocks(self.downsample(x))
+def downsample(config: ConvNeXtConfig, stage: int) -> nn.Module:
+    """What stands before a stage: LayerNorm, and a 2x2 convolution that halves the map; before the first nothing."""
+    if stage == 0:
+        return nn.Identity()
+    before, channels = config.channels[stage - 1 : stage + 1]
+    return nn.Sequential(nn.LayerNorm(before, eps=config.norm_eps), Conv(before, channels, 2, stride=2))
 
 
 class ConvNeXt(HierarchicalEncoder):
-    """ConvNeXt without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row."""
+    """ConvNeXt without its classifier. It has no attention to tell of."""
 
     def __init__(self, config: ConvNeXtConfig, *, name: str, preprocessing: Preprocessing):
-        super().__init__()
-        self.config, self.name, self.preprocessing = config, name, preprocessing
-        self.image_size, self.channels = config.image_size, config.channels[-1]
-        self.stride, self.grid = config.stride, Grid.of(config.grid, config.stride, config.image_size)
-        self.count_blocks(config.depths, config.channels, config.grids)
-
+        super().__init__(config, name=name, preprocessing=preprocessing)
         first, last = config.channels[0], config.channels[-1]
         if config.stem_channels is None:
             stem = [Conv(3, first, config.patch, stride=config.patch)]
@@ -152,18 +129,10 @@ class ConvNeXt(HierarchicalEncoder):
                     Conv(config.stem_channels, first, 3, stride=2, padding=1)]
         self.stem = nn.Sequential(*stem, nn.LayerNorm(first, eps=config.norm_eps))
         self.stages = nn.Sequential(*(
-            Stage(config.channels[max(i - 1, 0)], channels, depth, 1 if i == 0 else 2, config)
+            Stage(downsample(config, i), (Block(channels, config) for _ in range(depth)))
             for i, (channels, depth) in enumerate(zip(config.channels, config.depths, strict=True))))
         self.norm_pre = nn.LayerNorm(last, eps=config.norm_eps) if config.final_norm else nn.Identity()
         self.apply(init_weights)
 
-    def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
-        """Pictures [B, 3, S, S] -> N = H * W tokens. Raises InputError for another size.
-
-        Also raised when ``need_attention`` is asked: a ConvNeXt has none.
-        """
-        self.check_images(images)
-        if need_attention:
-            raise self.no_attention()
-        x, told = self.run_stages(self.stem(images.permute(0, 2, 3, 1).contiguous()))  # [B, S, S, 3] -> [B, H, W, C]
-        return VisualTokens.full(self.norm_pre(x).flatten(1, 2), self.grid, **told)
+    def parts(self) -> tuple[nn.Module, nn.Sequential, nn.Module]:
+        return self.stem, self.stages, self.norm_pre

@@ -1,7 +1,6 @@
 """The layers that our encoders share: convolution, MLP, attention, and the block that two of them make.
 
-Shapes: B pictures, H, W height and width of a map, T tokens that attend to each other, C channels, h heads,
-Dh = C / h.
+Shapes: B pictures, H, W height and width of a map, T tokens that attend to each other, C channels, h heads, Dh = C / h.
 """
 
 from __future__ import annotations
@@ -64,10 +63,8 @@ class Attention(nn.Module):
     def mix(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False, mask: Tensor | None = None,
             policy: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What ``project`` gives -> what ``forward`` gives."""
-        if policy is None:
-            y, weights = attend(q, k, v, mask, need_weights=need_weights)
-        else:
-            y, weights = attend_with_policy(q, k, v, policy, need_weights=need_weights)
+        y, weights = (attend(q, k, v, mask, need_weights=need_weights) if policy is None
+                      else attend_with_policy(q, k, v, policy, need_weights=need_weights))
         return self.proj(y.transpose(1, 2).flatten(2)), weights
 
 

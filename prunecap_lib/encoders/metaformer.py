@@ -1,21 +1,22 @@
 """Does it matter how tokens are mixed? MetaFormer: one block, a Transformer's, with any of five mixers in it.
 
-Yu et al. 2022, "MetaFormer Is Actually What You Need for Vision" (pooling); Yu et al. 2024, "MetaFormer Baselines
-for Vision" (the other mixers, StarReLU, a factor on the residual). Parameters carry timm's names, so that timm's
-weights fit: its PoolFormers (V1 and V2), ConvFormers and CAFormers are configurations of this file. The papers'
-identity and random mixers are not in timm; a ``MetaFormerConfig`` that names them builds them.
+Yu et al. 2022, "MetaFormer Is Actually What You Need for Vision" (pooling); Yu et al. 2024, "MetaFormer Baselines for
+Vision" (the other mixers, StarReLU, a factor on the residual). Parameters carry timm's names, so that timm's weights
+fit: its PoolFormers (V1 and V2), ConvFormers and CAFormers are configurations of this file. The papers' identity and
+random mixers are not in timm; a ``MetaFormerConfig`` that names them builds them.
 
-Maps are [B, H, W, C] all the way, as in ``convnext``. (timm has [B, C, H, W], with 1x1 convolutions for the
-matrices, and rows of tokens around attention; it computes the same.)
+Maps are [B, H, W, C] all the way, as in ``convnext``. (timm has [B, C, H, W], with 1x1 convolutions for the matrices,
+and rows of tokens around attention; it computes the same.)
 
-Shapes: B pictures, S side of the picture, H, W height and width of a map, N = H * W, C channels, h heads,
-Dh = C / h.
+Shapes: B pictures, S side of the picture, H, W height and width of a map, N = H * W, C channels, h heads, Dh = C / h.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,8 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning.spatial import KeptCells, MaskedCells
-from ..tokens import Grid, VisualTokens
 from .layers import Attention, Conv, init_weights
-from .pyramid import HierarchicalEncoder
+from .pyramid import HierarchicalEncoder, Stage
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,16 @@ class MetaFormerConfig:
     image_size: int = 224
     depths: tuple[int, ...] = (2, 2, 6, 2)
     channels: tuple[int, ...] = (64, 128, 320, 512)
-    mixers: tuple[str, ...] = ("pooling",) * 4
-    """How each stage mixes its tokens, by the names in ``MIXERS``."""
-    head_channels: int = 32
-    """Dh, the width of an attention head."""
-    norm: str = "map"
-    """What a block normalizes over: "cell", the channels of each cell, or "map", all cells and channels."""
+    mixers: tuple[str, ...] = ("pooling",) * 4  #: how each stage mixes its tokens, by the names in ``MIXERS``
+    head_channels: int = 32  #: Dh, the width of an attention head
+    norm: str = "map"  #: over "cell", the channels of each cell, or "map", all cells and channels
     norm_bias: bool = False
     norm_eps: float = 1e-6
-    downsample_norm: bool = True
-    """LayerNorm after the stem, and before each convolution that halves the map."""
+    downsample_norm: bool = True  #: LayerNorm after the stem, and before each convolution that halves the map
     activation: str = "star_relu"
     mlp_bias: bool = False
-    layer_scale: float | None = None
-    """Start value of a factor per channel on what a branch adds; None: no factor."""
-    residual_scale: tuple[bool, ...] = (False, False, True, True)
-    """Stages with a factor per channel, 1 at the start, on what a branch is added to."""
+    layer_scale: float | None = None  #: start value of a factor per channel on what a branch adds; None: no factor
+    residual_scale: tuple[bool, ...] = (False, False, True, True)  #: stages whose residual has a factor too, 1 at first
 
     def __post_init__(self):
         for field in ("channels", "mixers", "residual_scale"):
@@ -138,9 +132,8 @@ class MapAttention(Attention):
 class RandomMixing(nn.Module):
     """Every cell becomes a fixed random mean of all cells: attention that looks at nothing and learns nothing.
 
-    The matrix [N, N] is drawn once, by torch's generator as all first weights are: the softmax of uniform
-    numbers, so that rows sum to 1. It is saved with the weights and never trained, and it binds the encoder to
-    one image size.
+    The matrix [N, N] is drawn once, by torch's generator as all first weights are: the softmax of uniform numbers, so
+    that rows sum to 1. It is saved with the weights and never trained, and it binds the encoder to one image size.
     """
 
     def __init__(self, cells: int):
@@ -180,14 +173,12 @@ class Block(nn.Module):
     def __init__(self, stage: int, config: MetaFormerConfig):
         super().__init__()
         C, (H, W) = config.channels[stage], config.grids[stage]
-
-        def norm() -> nn.Module:
-            return NORMS[config.norm](C, eps=config.norm_eps, bias=config.norm_bias)
+        norm = partial(NORMS[config.norm], C, eps=config.norm_eps, bias=config.norm_bias)
+        residual = 1.0 if config.residual_scale[stage] else None
 
         def factor(start: float | None) -> nn.Module:
             return nn.Identity() if start is None else Scale(C, start)
 
-        residual = 1.0 if config.residual_scale[stage] else None
         self.norm1 = norm()
         self.token_mixer = MIXERS[config.mixers[stage]](C, config.head_channels, H * W)
         self.layer_scale1, self.res_scale1 = factor(config.layer_scale), factor(residual)
@@ -214,58 +205,32 @@ def outer_norm(channels: int, config: MetaFormerConfig) -> nn.Module:
     return nn.LayerNorm(channels, eps=config.norm_eps, bias=False) if config.downsample_norm else nn.Identity()
 
 
-class Stage(nn.Module):
-    """Halve the map (all but the first stage), then blocks at one resolution."""
-
-    def __init__(self, stage: int, config: MetaFormerConfig):
-        super().__init__()
-        self.downsample = nn.Identity()
-        if stage > 0:
-            before, channels = config.channels[stage - 1: stage + 1]
-            self.downsample = nn.Sequential(OrderedDict(
-                norm=outer_norm(before, config), conv=Conv(before, channels, 3, stride=2, padding=1)))
-        self.blocks = nn.Sequential(*(Block(stage, config) for _ in range(config.depths[stage])))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C']
-        return self.blocks(self.downsample(x))
+def downsample(config: MetaFormerConfig, stage: int) -> nn.Module:
+    """What stands before a stage: a 3x3 convolution that halves the map; before the first nothing."""
+    if stage == 0:
+        return nn.Identity()
+    before, channels = config.channels[stage - 1 : stage + 1]
+    return nn.Sequential(OrderedDict(norm=outer_norm(before, config),
+                                     conv=Conv(before, channels, 3, stride=2, padding=1)))
 
 
 class MetaFormer(HierarchicalEncoder):
-    """MetaFormer without its classifier, and without the LayerNorm that belongs to it.
-
-    ``forward(images [B, 3, S, S])`` gives the last map, row by row.
-    """
+    """MetaFormer without its classifier, and without the LayerNorm that belongs to it."""
 
     def __init__(self, config: MetaFormerConfig, *, name: str, preprocessing: Preprocessing):
-        super().__init__()
-        self.config, self.name, self.preprocessing = config, name, preprocessing
-        self.image_size, self.channels = config.image_size, config.channels[-1]
-        self.stride, self.grid = config.stride, Grid.of(config.grids[-1], config.stride, config.image_size)
-        self.count_blocks(config.depths, config.channels, config.grids)
+        super().__init__(config, name=name, preprocessing=preprocessing)
         first = config.channels[0]
         self.stem = nn.Sequential(OrderedDict(
             conv=Conv(3, first, 7, stride=4, padding=2), norm=outer_norm(first, config)))
-        self.stages = nn.Sequential(*(Stage(stage, config) for stage in range(len(config.depths))))
+        self.stages = nn.Sequential(*(
+            Stage(downsample(config, stage), (Block(stage, config) for _ in range(depth)))
+            for stage, depth in enumerate(config.depths)))
         self.apply(init_weights)
 
-    def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
-        """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size.
-
-        ``need_attention`` also fills ``attention_received`` (what each cell gets, mean over all N queries and
-        heads of the last block); only that block then leaves the fused attention kernel. Raises InputError
-        where the last stage mixes in another way.
-        """
-        self.check_images(images)
-        if need_attention and not self.block_signals(self.depth):
-            raise self.no_attention()
-        x = self.stem(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
-        x, told = self.run_stages(x, need_attention)
-        return VisualTokens.full(x.flatten(1, 2), self.grid, **told)
-
     def block_signals(self, number: int) -> tuple[str, ...]:
-        mixers = [mixer for mixer, depth in zip(self.config.mixers, self.config.depths, strict=True)
-                  for _ in range(depth)]
-        return ("attention_received",) if mixers[number - 1] == "attention" else ()
+        ends = accumulate(self.config.depths)
+        mixer = next(mixer for mixer, end in zip(self.config.mixers, ends, strict=True) if number <= end)
+        return ("attention_received",) if mixer == "attention" else ()
 
     def run_block(self, block: Block, x: Tensor, asked: bool, *sparse) -> tuple[Tensor, Tensor | None]:
         if not asked:

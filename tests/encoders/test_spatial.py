@@ -9,7 +9,7 @@ from zero_draws import zero_draws
 from prunecap_lib import Captioner, CaptionerConfig, build_encoder
 from prunecap_lib.costs import count_flops
 from prunecap_lib.costs.outline import placeholder_vocabulary
-from prunecap_lib.encoders import MetaFormerConfig, Swin
+from prunecap_lib.encoders import MetaFormerConfig
 from prunecap_lib.encoders.weights import load_weights
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
@@ -32,9 +32,9 @@ def decisions(cells):
 
 def walk(encoder, images, cells):
     """The encoder's map, with these cells kept from its second block on."""
-    stem = encoder.patch_embed if isinstance(encoder, Swin) else encoder.stem
+    stem, stages, _ = encoder.parts()
     x, number = stem(images.permute(0, 2, 3, 1)), 0
-    for stage in encoder.stage_list():
+    for stage in stages:
         x = stage.downsample(x)
         cells = cells.resample_to(x.shape[1:3])
         for block in stage.blocks:
@@ -67,15 +67,13 @@ def test_the_schedule_chooses_what_it_says(family, images):
     """The encoder with a schedule is the walk with its choices made by hand."""
     encoder, images = tiny(family, "0.5@1/norm_largest").double(), images.double()
     randomize(encoder.added)
-    stem = encoder.patch_embed if family == "swin" else encoder.stem
+    stem, stages, norm = encoder.parts()
     with torch.no_grad():
-        x, _ = encoder.run_block(encoder.stage_list()[0].blocks[0], stem(images.permute(0, 2, 3, 1)), False)
+        x, _ = encoder.run_block(stages[0].blocks[0], stem(images.permute(0, 2, 3, 1)), False)
         order = x.flatten(1, 2).norm(dim=-1).sort(dim=1, descending=True).indices
         expected, _ = walk(encoder, images, KeptCells(order, 41, (9, 9)))
         tokens = encoder(images)
-    if family == "swin":
-        expected = encoder.norm(expected)
-    assert_close(tokens.x, expected.flatten(1, 2))
+    assert_close(tokens.x, norm(expected).flatten(1, 2))
     assert torch.equal(tokens.index, torch.arange(tokens.x.shape[1]).expand(3, -1)) and tokens.grid == encoder.grid
 
 

@@ -46,7 +46,10 @@ class Pictures(CaptionDataset):
 class Toy(torch.nn.Module):
     """An encoder of 2x2 tokens with one prefix token; it can tell about attention if it is a 'vit'."""
 
-    schedule = None
+    schedule, depth = None, 1
+
+    def block_signals(self, number):
+        return () if self.name == "toy cnn" else ("cls_attention",)
 
     def __init__(self, kind="vit", scale=1.0):
         super().__init__()

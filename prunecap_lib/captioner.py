@@ -263,7 +263,7 @@ class Captioner(nn.Module):
         """
         inputs = torch.cat([torch.full_like(ids[:, :1], BOS), ids[:, :-1]], dim=1)
         inputs = inputs.masked_fill(inputs == EOS, PAD)
-        return self.decoder(inputs, memory, need_weights=True)[1]
+        return self.decoder.attention_weights(inputs, memory)
 
     def _attention(self, ids: Tensor, memory: Tensor, kept: VisualTokens) -> Tensor:
         """Where each written word looked: ids [B, T] -> [B, T, H, W]."""

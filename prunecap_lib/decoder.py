@@ -123,8 +123,7 @@ class Decoder(nn.Module):
         """memory [B, S, D] -> each layer's keys and values, once a picture; ``n_queries``: see CrossAttention."""
         return [layer.cross_attention.project_memory(memory, n_queries) for layer in self.layers]
 
-    def forward(self, ids: Tensor, memory: Tensor, *, policy: Tensor | None = None, at: Tensor | None = None,
-                need_weights: bool = False):
+    def forward(self, ids: Tensor, memory: Tensor, *, policy: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """Teacher forcing.
 
         Args:
@@ -133,11 +132,19 @@ class Decoder(nn.Module):
             policy: [B, S], 0 or 1: which of them may be looked at (while a predictor trains; None: all).
             at: bool [B*R, T], the positions whose logits are wanted: in training half of a batch is padding,
                 and the output layer is the largest matrix of all.
-            need_weights: also return cross-attention [layers, B*R, h, T, S].
 
-        Returns: logits [B*R, T, V], or [M, V] at the M positions of ``at``; position t predicts word t+1. With
-        need_weights a pair.
+        Returns: logits [B*R, T, V], or [M, V] at the M positions of ``at``; position t predicts word t+1.
         """
+        x, _ = self._run_layers(ids, memory, policy)
+        return self.output(self.norm(x if at is None else x[at]))
+
+    def attention_weights(self, ids: Tensor, memory: Tensor) -> Tensor:
+        """How much each word looks at each token where ``forward`` computes its logits: [layers, B*R, h, T, S]."""
+        return torch.stack(self._run_layers(ids, memory, need_weights=True)[1])
+
+    def _run_layers(self, ids: Tensor, memory: Tensor, policy: Tensor | None = None,
+                    need_weights: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """What the last layer gives, [B*R, T, D], and where asked each layer's cross-attention [B*R, h, T, S]."""
         B, (rows, T) = len(memory), ids.shape
         if rows % B:
             raise InputError(f"{rows} captions do not share out over {B} pictures; give the same number to each")
@@ -149,9 +156,7 @@ class Decoder(nn.Module):
             if need_weights:
                 # [B, h, R*T, S] -> [B*R, h, T, S]
                 collected.append(weights.unflatten(2, (rows // B, T)).transpose(1, 2).flatten(0, 1))
-        x = x.flatten(0, 1)
-        logits = self.output(self.norm(x if at is None else x[at]))
-        return (logits, torch.stack(collected)) if need_weights else logits
+        return x.flatten(0, 1), collected
 
     def first_query(self) -> Tensor:
         """The first cross-attention layer's query at ``<bos>``: [h, Dh], the same for every picture.

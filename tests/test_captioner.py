@@ -123,8 +123,8 @@ def masked_decoder(decoder, ids, memory, visible):
 
 def test_pilot_is_the_first_look_of_the_first_layer(captioner, images):
     tokens = captioner.encode(images)
-    _, weights = captioner.decoder(torch.ones(3, 1, dtype=torch.long), captioner.projection(tokens.sequence),
-                                   need_weights=True)
+    weights = captioner.decoder.attention_weights(torch.ones(3, 1, dtype=torch.long),
+                                                  captioner.projection(tokens.sequence))
     first_look = weights[0].mean(1)[:, 0, tokens.prefix_count :]          # layer 0, mean over heads, word 0
     assert_close(captioner.pilot(tokens), first_look)
 

@@ -191,10 +191,10 @@ def test_padding_changes_no_logit(decoder, memory):
 
 def test_captions_of_one_picture_do_not_mix(decoder, memory):
     ids = torch.randint(4, V, (24, 5), generator=torch.Generator().manual_seed(0))
-    together, weights = decoder(ids, memory, need_weights=True)
-    alone, alone_weights = decoder(ids, memory.repeat_interleave(2, 0), need_weights=True)
-    assert_close(together, alone)
-    assert_close(weights, alone_weights)
+    apart = memory.repeat_interleave(2, 0)
+    assert_close(decoder(ids, memory), decoder(ids, apart))
+    weights = decoder.attention_weights(ids, memory)
+    assert_close(weights, decoder.attention_weights(ids, apart))
     assert weights.shape == (2, 24, 4, 5, 5)
     assert_close(weights.sum(-1), torch.ones(2, 24, 4, 5).double())
 

@@ -135,7 +135,7 @@ def relevance_score(weights: Tensor, written: Tensor, prefix_count: int = 0) -> 
     layer.
 
     Args:
-        weights: [layers, B, h, T, P+N], what ``Decoder.forward(..., need_weights=True)`` returns.
+        weights: [layers, B, h, T, P+N], what ``Decoder.attention_weights`` returns.
         written: bool [B, T], False for the padding after a caption's end.
         prefix_count: P, tokens that are looked at but get no score.
     """

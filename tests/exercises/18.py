@@ -10,7 +10,7 @@ hold(check_put_back, put_back, wrong={
 
 def one_later(captioner, image, ids):
     memory, kept = captioner.encode_memory(image, prune_ratio=0.0)
-    _, weights = captioner.decoder(torch.tensor([[*ids]]), memory, need_weights=True)
+    weights = captioner.decoder.attention_weights(torch.tensor([[*ids]]), memory)
     return weights[:, 0, :, :, kept.prefix_count:].unflatten(-1, kept.grid)
 
 

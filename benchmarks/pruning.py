@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
+from dataclasses import replace
 from itertools import product
 from statistics import median, quantiles
 from typing import ClassVar
@@ -99,7 +100,7 @@ class Tome(nn.Module):
             q, k, v = qkv.permute(2, 0, 3, 1, 4)
             y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             x = x + block.ls1(block.attn.proj(y.transpose(1, 2).reshape(B, T, C)))
-            tokens = tokens.with_x(x[:, 1:], x[:, :1])
+            tokens = replace(tokens, x=x[:, 1:], prefix=x[:, :1])
             tokens = merge_similar(tokens, min(self.r, (T - 1) // 2), k.mean(dim=1)[:, 1:])
             x, mask = tokens.sequence, proportional_bias(tokens).to(x.dtype)
             x = x + block.ls2(block.mlp(block.norm2(x)))

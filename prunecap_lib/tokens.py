@@ -189,10 +189,6 @@ class VisualTokens:
             averaged[name] = kept.scatter_add(1, _widen(to, values), pull).to(values.dtype)
         return replace(self, index=self.index.gather(1, stay), group=_follow(self.cell_to_token, new), **averaged)
 
-    def with_x(self, x: Tensor, prefix: Tensor | None) -> VisualTokens:
-        """The same cells with other features (after a projection, say)."""
-        return replace(self, x=x, prefix=prefix)
-
     def _tensors(self, *names: str) -> dict[str, Tensor]:
         """The tensors of these names, or all, that are there."""
         return {name: value for name in names or ("x", "index", "prefix", "group", "keep_mask", "keep_ratios", *SIGNALS)

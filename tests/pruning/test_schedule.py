@@ -1,5 +1,7 @@
 """Does a schedule drop what it says, where it says, and nothing else?"""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from close import assert_close
@@ -104,7 +106,7 @@ def test_merging_stands_where_the_paper_has_it(images):
             keys = block.attn.project(block.norm1(x))[1]
             x = x + block.attn(block.norm1(x), mask=mask)[0]
             if number < 12:
-                tokens = tokens.with_x(x[:, 1:], x[:, :1])
+                tokens = replace(tokens, x=x[:, 1:], prefix=x[:, :1])
                 tokens = merge_similar(tokens, min(2, (x.shape[1] - 1) // 2), keys.mean(dim=1)[:, 1:])
                 x, mask = tokens.sequence, proportional_bias(tokens)
             x = x + block.mlp(block.norm2(x))

@@ -134,10 +134,8 @@ def option(name: str) -> str:
 
 
 def as_typed(message: str, command: Any) -> str:
-    """A message of the library with the names of settings as options: "batch_size is 0" -> "--batch-size is 0".
-
-    What is quoted or part of a path is left as it is, and so are single words but for a message's first.
-    """
+    """A message of the library with the names of settings as options: "batch_size is 0" -> "--batch-size is 0". What is
+    quoted or part of a path is left as it is, and so are single words but for a message's first."""
     if not is_dataclass(command):
         return message
     for name in (field.name for field in fields(command)):
@@ -221,9 +219,7 @@ def check_figure(path: Path) -> Path:
 
 def check_figures(figure: Path, pictures: Sequence[Path]) -> list[Path]:
     """A figure for each picture: for one the file itself, else files in the folder ``figure`` named after the pictures.
-
-    They differ where the pictures' names do not: x.jpg and other/X.png become x.png and X-2.png. Raises InputError.
-    """
+    They differ where the pictures' names do not: x.jpg and other/X.png become x.png and X-2.png. Raises InputError."""
     if len(pictures) == 1 and figure.suffix and not os.path.isdir(figure):
         return [check_figure(figure)]
     folder, taken, files = check_output_folder(figure, FOLDER), set(), []

@@ -128,10 +128,8 @@ class Batches:
         return self.preprocessing.normalize(images if crops is None else crop(images, crops)), shown
 
     def epoch(self, epoch: int, *, start: int = 0, shuffle: bool = True, drop_last: bool = True) -> Iterator[Batch]:
-        """This process's batches of one epoch from step ``start`` on, ``accumulate`` of them a step.
-
-        The short last step is left out in training. Raises InputError where there are too few pictures for one.
-        """
+        """This process's batches of one epoch from step ``start`` on, ``accumulate`` of them a step. The short last
+        step is left out in training. Raises InputError where there are too few pictures for one."""
         order = torch.arange(len(self.dataset))
         if shuffle:
             generator = torch.Generator().manual_seed(self.config.seed + 7919 * epoch)

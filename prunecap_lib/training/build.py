@@ -44,10 +44,8 @@ def new_encoder(config: TrainConfig) -> Encoder:
 
 
 def _started_captioner(config: TrainConfig) -> Captioner:
-    """The captioner of ``config.start``, with its vocabulary, preprocessing and weights, and this run's schedule.
-
-    What the schedule adds (predictors) starts untrained. Raises InputError where the run's sizes are others.
-    """
+    """The captioner of ``config.start``, with its vocabulary, preprocessing and weights, and this run's schedule. What
+    the schedule adds (predictors) starts untrained. Raises InputError where the run's sizes are others."""
     before = Captioner.load(config.start)
     settings = _started_config(config, before.config)
     before.encoder.set_schedule(None)  # what a schedule of before had added goes
@@ -58,10 +56,8 @@ def _started_captioner(config: TrainConfig) -> Captioner:
 
 
 def _started_config(config: TrainConfig, before: CaptionerConfig) -> CaptionerConfig:
-    """The checkpoint's settings with this run's pruning, dropout and freezing.
-
-    Raises InputError that names every setting in which the two have other shapes.
-    """
+    """The checkpoint's settings with this run's pruning, dropout and freezing. Raises InputError that names every
+    setting in which the two have other shapes."""
     asked = config.captioner_config(config.image_size or before.image_size)
     differ = [f"{name} {value!r} there, {getattr(asked, name)!r} here" for name, value in asdict(before).items()
               if name not in _FREE and value != getattr(asked, name)]

@@ -37,9 +37,11 @@ def moving_average(captioner: Captioner, decay: float):
 def checkpoint_folders(lines: Sequence[dict], epoch: int, config: TrainConfig) -> list[Path]:
     """Where the weights of this epoch, which ``lines`` end with, go: to ``best`` if they are that, and to
     ``last/epoch_NNN``; nowhere if the run asks for none of caption_every, patience and keep_last."""
-    found = [config.folder / "last" / f"epoch_{epoch:03d}"] if config.keep_last else []
+    found = []
     if (config.scored_every or config.patience or config.keep_last) and is_best(lines, config):
         found.append(config.folder / "best")
+    if config.keep_last:
+        found.append(config.folder / "last" / f"epoch_{epoch:03d}")
     return found
 
 
@@ -71,10 +73,8 @@ def _epoch(kept: Path) -> int:
 
 
 def average_checkpoints(folders: Sequence[str | Path]) -> Captioner:
-    """The captioner whose every weight is the mean of the same weight in all these checkpoints.
-
-    Raises InputError for none, and for two that differ in more than weights; CheckpointError for one that is damaged.
-    """
+    """The captioner whose every weight is the mean of the same weight in all these checkpoints. Raises InputError for
+    none, and for two that differ in more than weights; CheckpointError for one that is damaged."""
     if not folders:
         raise InputError("no checkpoint to average; name at least one")
     mean = Captioner.load(folders[0])

@@ -51,10 +51,8 @@ def ratio_loss(shares: Tensor, targets: tuple[float, ...]) -> Tensor:
 
 
 def word_loss(logits: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || student) of the next word's distribution, mean over M words; both [M, V].
-
-    The paper writes it with the two exchanged; its code has this order, and so has Hinton et al. 2015.
-    """
+    """KL(teacher || student) of the next word's distribution, mean over M words; both [M, V]. The paper writes it with
+    the two exchanged; its code has this order, and so has Hinton et al. 2015."""
     return F.kl_div(logits.float().log_softmax(dim=-1), teacher.float().log_softmax(dim=-1), reduction="batchmean",
                     log_target=True)
 

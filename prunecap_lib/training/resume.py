@@ -136,10 +136,8 @@ def read_state(folder: Path) -> State:
 
 
 def saved_position(folder: Path, config: TrainConfig, processes: int = 1) -> RunPosition:
-    """Where a checkpoint stands; the beginning where there is none.
-
-    Raises CheckpointError where it is a run with other settings, another start, or other pictures in a step.
-    """
+    """Where a checkpoint stands; the beginning where there is none. Raises CheckpointError where it is a run with other
+    settings, another start, or other pictures in a step."""
     if not folder.exists():
         return RunPosition()
     state = read_state(folder)

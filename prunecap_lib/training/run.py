@@ -103,8 +103,7 @@ class Run:
         if config.scored_every:
             self.captioned = open_split(config, "val", config.caption_limit)
             check_document_frequencies(self.captioned.captions)  # now, not after an epoch
-        self.critic = (SelfCritical(dataset.captions, self.captioner.vocabulary, config) if config.self_critical
-                       else None)
+        self.critic = config.self_critical and SelfCritical(dataset.captions, self.captioner.vocabulary, config)
         self.average = moving_average(self.captioner, config.ema) if config.ema else None
         apply_compute_options(self.captioner, config)
         groups = parameter_groups(self.captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
@@ -147,7 +146,8 @@ class Run:
     def objective(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The loss that the config names, logits [M, V] and the M targets. See ``objective`` and ``SelfCritical``."""
         loss, logits, targets = (self.critic or objective)(self.model, batch, self.config, self.teacher)
-        self.metrics.add(batch, loss, token_accuracy(logits, targets) if self.logged and len(targets) else 0.0)
+        logged = (self.step + 1) % self.config.log_every == 0
+        self.metrics.add(batch, loss, token_accuracy(logits, targets) if logged and len(targets) else 0.0)
         return loss, logits, targets
 
     def backward(self, loss: Tensor) -> None:
@@ -159,11 +159,6 @@ class Run:
         """Is this the step's last micro-batch, after which the weights move?"""
         return self.accelerator.sync_gradients
 
-    @property
-    def logged(self) -> bool:
-        """Does the step that is being computed go into the log?"""
-        return (self.step + 1) % self.config.log_every == 0
-
     def clip(self) -> None:
         """Shorten the gradient to ``config.clip``. Raises TrainingError, before the weights move, where it or a loss is
         no number."""
@@ -172,8 +167,7 @@ class Run:
 
     def optimizer_step(self) -> None:
         """Move the weights and their average, log, and save where it is time. Raises TrainingStopped after a signal."""
-        config, logged = self.config, self.logged
-        lr = learning_rate(self.step, self.total, config.lr, config.warmup)
+        config, lr = self.config, learning_rate(self.step, self.total, self.config.lr, self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["share"]
         self.optimizer.step()
@@ -183,7 +177,7 @@ class Run:
             self.average.update(self.captioner, self.step)
         self.monitor.step()
         self.bar.update()
-        if logged:
+        if self.step % config.log_every == 0:
             self.log.write(step=self.step, epoch=self.step / self.data.steps, lr=lr, loss=self.outcome.loss,
                            accuracy=self.outcome.accuracy, **self.monitor.metrics(self.total - self.step),
                            **(self.critic.metrics() if self.critic else {}))
@@ -195,10 +189,8 @@ class Run:
                                   "command goes on from there", self.outcome.stop)
 
     def end_epoch(self, epoch: int) -> None:
-        """Validate, log, keep the best and the last weights, draw, save.
-
-        Raises CheckpointError, in all processes, where the file system refuses, or a user's file would be lost.
-        """
+        """Validate, log, keep the best and the last weights, draw, save. Raises CheckpointError, in all processes,
+        where the file system refuses, or a user's file would be lost."""
         epoch, config, captioner = epoch + 1, self.config, self.accelerator.unwrap_model(self.kept)
         found, every = validate(self.kept, self.val, self.accelerator), config.scored_every
         if every and (epoch % every == 0 or epoch == config.epochs):

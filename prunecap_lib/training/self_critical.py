@@ -41,10 +41,8 @@ LEAST_KNOWN = 0.7  # share of the references' words that the captioner must know
 
 
 class SelfCritical:
-    """The objective of a self-critical run, called as ``objective`` is; captions[i] are picture i's references.
-
-    Raises InputError where the captioner does not know most of their words, or where ``CiderD`` cannot score them.
-    """
+    """The objective of a self-critical run, called as ``objective`` is; captions[i] are picture i's references. Raises
+    InputError where the captioner does not know most of their words, or where ``CiderD`` cannot score them."""
 
     def __init__(self, captions: Sequence[Sequence[str]], vocabulary: Vocabulary, config: TrainConfig):
         ids = [i for picture in captions for caption in picture if tokenize(caption)
@@ -125,10 +123,8 @@ def sample_captions(captioner: Captioner, images: Tensor | VisualTokens, seeds: 
 
 
 def leave_one_out_baseline(reward: Tensor) -> Tensor:
-    """Each sample's baseline: the mean reward of the picture's other samples, [B, R] -> [B, R].
-
-    With its own in it the gradient would only be smaller by (R - 1) / R; so this is what Hu et al. 2023 call "average".
-    """
+    """Each sample's baseline: the mean reward of the picture's other samples, [B, R] -> [B, R]. With its own in it the
+    gradient would only be smaller by (R - 1) / R; so this is what Hu et al. 2023 call "average"."""
     return (reward.sum(dim=1, keepdim=True) - reward) / (reward.shape[1] - 1)
 
 

@@ -84,21 +84,15 @@ def precision_line(asked: str, settled: str, device: torch.device) -> str:
     """What to say of the precision that ``settle_precision`` found, for the one that was ``asked``."""
     native, why = native_bf16(device), "as the run began" if asked == "auto" else "as asked"
     who = "this processor" if device.type == "cpu" else "this GPU"
-    match settled:
-        case "bf16" if not native:
-            return f"precision bf16, {why}; {who} has no instructions for it, and fp32 would be several times faster"
-        case "fp32" if not native:
-            return f"precision fp32: {who} has no instructions for bf16"
-        case "fp32":
-            return f"precision fp32, {why}; {who} has instructions for bf16, which would be faster"
-    return f"precision {settled}"
+    advice = {("bf16", False): f", {why}; {who} has no instructions for it, and fp32 would be several times faster",
+              ("fp32", False): f": {who} has no instructions for bf16",
+              ("fp32", True): f", {why}; {who} has instructions for bf16, which would be faster"}
+    return f"precision {settled}{advice.get((settled, native), '')}"
 
 
 def apply_compute_options(captioner: Captioner, config: TrainConfig) -> None:
-    """Follow ``config.checkpoint_activations`` and ``config.compile``, which change nothing of what is computed.
-
-    Raises InputError where the encoder cannot compute its blocks again.
-    """
+    """Follow ``config.checkpoint_activations`` and ``config.compile``, which change nothing of what is computed. Raises
+    InputError where the encoder cannot compute its blocks again."""
     captioner.encoder.set_grad_checkpointing(config.checkpoint_activations)
     captioner.decoder.grad_checkpointing = config.checkpoint_activations
     if config.compile:  # apart: which tokens stay is decided between them, and is no work for a compiler

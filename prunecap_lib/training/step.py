@@ -39,10 +39,8 @@ class StepMetrics:
         self._parts.append((batch.key, loss.detach(), batch.loss_scales[0] * accuracy))
 
     def all_reduce(self, step: int, norm: Tensor, asked: int = 0) -> StepOutcome:
-        """``norm``: the gradient's length; ``asked``: the signal this process was sent.
-
-        Raises TrainingError, in all processes, where a loss or the gradient is no number. The batch is saved then.
-        """
+        """``norm``: the gradient's length; ``asked``: the signal this process was sent. Raises TrainingError, in all
+        processes, where a loss or the gradient is no number. The batch is saved then."""
         keys, losses, accuracies = zip(*self._parts, strict=True)
         losses, self._parts = [float(loss) for loss in losses], []
         own = [sum(losses) / len(losses), sum(accuracies) / len(losses), asked]

@@ -35,10 +35,8 @@ def validate(model, val: Batches, accelerator) -> dict[str, float]:
 
 
 def caption_score(captioner: Captioner, dataset: CaptionDataset, config: TrainConfig) -> float:
-    """CIDEr-D of captions of the validation pictures, written as a user would have them: no word is given.
-
-    Raises MissingFileError without Java, whose tokenizer pycocoevalcap uses.
-    """
+    """CIDEr-D of captions of the validation pictures, written as a user would have them: no word is given. Raises
+    MissingFileError without Java, whose tokenizer pycocoevalcap uses."""
     with autocast(config.precision, captioner.device):
         captions = caption_split(captioner, dataset, batch_size=config.batch_size, seed=config.seed,
                                  cache_features=config.cache_features, **generation_settings(config))

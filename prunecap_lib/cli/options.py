@@ -149,9 +149,9 @@ def as_typed(message: str, command: Any) -> str:
 
 def prepare(captioner, command: Any, pictures: int) -> None:
     """Prune a finished model as --schedule asks, for so many pictures; refuse --prune-ratio and --scorer early."""
-    from ..pruning import check_ratio, check_scorer  # late, as above; and costs, only where they are counted
+    from ..pruning import check_ratio, check_scorer  # late, as above
     if command.schedule == "auto":
-        from ..costs import fastest_schedule
+        from ..costs import fastest_schedule  # late: half a second, for this alone
         captioner.encoder.set_schedule(fastest_schedule(captioner.encoder, min(pictures, command.batch_size)))
     else:
         set_schedule(captioner.encoder, command.schedule)
@@ -173,7 +173,7 @@ def set_schedule(encoder, written: str | None) -> None:
     elif not percent:
         schedule = Schedule.parse(written)
     else:
-        from ..costs import schedule_for_flops
+        from ..costs import schedule_for_flops  # late, as in ``prepare``
         like = Schedule.parse(f"1@{blocks}")
         try:
             share = float(share) / 100

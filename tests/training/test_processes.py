@@ -171,9 +171,9 @@ def test_parts_share_out_pictures_captions_and_crops():
         assert torch.equal(torch.cat([part.images for part in mine]), batch.images)
         rows = [[i for i in row.tolist() if i != PAD] for part in mine for row in part.ids]
         assert rows == [[i for i in row.tolist() if i != PAD] for row in batch.ids]
-        due = torch.tensor([(part.ids[:, 1:] != PAD).sum() for part in mine]).double()
-        assert_close(torch.tensor([part.loss_scales[0] for part in mine]), (4 * due / due.sum()).float())
-        words += len(set(due.tolist())) > 1
+        targets = torch.tensor([(part.ids[:, 1:] != PAD).sum() for part in mine]).double()
+        assert_close(torch.tensor([part.loss_scales[0] for part in mine]), (4 * targets / targets.sum()).float())
+        words += len(set(targets.tolist())) > 1
         assert batch.loss_scales == (1.0, 1.0) and {part.loss_scales[1] for part in mine} == {1.0}
     assert words  # parts do differ in their number of words, or this would have proved nothing
 
@@ -185,7 +185,7 @@ def test_validation_pictures_are_shared_out_once():
     seen = [[(batch.ids[:, 1:] != PAD).any().item() and len(batch.images)
              for batch in Batches(dataset, captioner, config, process=process, processes=2).epoch(
                  0, shuffle=False, drop_last=False)] for process in range(2)]
-    assert seen == [[2, 2, 1], [2, 2, False]]  # as many steps in each, and nothing due where no picture is left
+    assert seen == [[2, 2, 1], [2, 2, False]]  # as many steps in each, and no target where no picture is left
 
 
 def test_more_processes_than_pictures_are_refused():

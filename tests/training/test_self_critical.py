@@ -77,13 +77,13 @@ def test_the_loss_is_the_samples_log_probability_times_its_advantage():
     assert logits.grad[0, 4] < 0 < logits.grad[3, 6]  # the good sample's word rises, the bad one's falls
 
 
-@pytest.mark.slow
 def batch_of(images, pictures, seed=0):
     """A batch of these pictures, whose captions do not count."""
     key = MicroBatchKey(seed, list(pictures), 0)
     return Batch(images, torch.empty(0), key, list(range(len(key.pictures))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["others", "greedy"])
 def test_steps_raise_the_reward(baseline):
     """Four pictures, and nothing but rewards: samples must come to be like the references."""
@@ -134,19 +134,19 @@ def test_a_part_of_a_step_counts_by_its_pictures(start):
 
 def test_a_frozen_encoder_runs_once(start, monkeypatch):
     config = tiny(start=start, freeze_encoder=True)
-    captioner, looks = initial_captioner(config, CAPTIONS).train(), []
+    captioner, calls = initial_captioner(config, CAPTIONS).train(), []
     encode = captioner.encoder.encode
-    monkeypatch.setattr(captioner.encoder, "encode", lambda *a, **k: looks.append(None) or encode(*a, **k))
+    monkeypatch.setattr(captioner.encoder, "encode", lambda *a, **k: calls.append(None) or encode(*a, **k))
     critic = SelfCritical(open_split(config, "train", 16).captions, captioner.vocabulary, config)
     loss, *_ = critic(captioner, batch_of(torch.randn(2, 3, 32, 32), [0, 5]), config)
     loss.backward()
-    assert len(looks) == 1
+    assert len(calls) == 1
     assert all(p.grad is None for p in captioner.encoder.parameters())
     assert captioner.projection.linear.weight.grad.abs().sum() > 0
 
 
 def pictures_and_seeds(batch):
-    """A ticket for each picture: its position, and the seed of its samples."""
+    """Each picture's position, and the seed of its samples."""
     return list(zip([batch.key.pictures[row] for row in batch.source_rows], sample_seeds(batch), strict=True))
 
 
@@ -158,7 +158,7 @@ def test_samples_are_new_in_every_epoch(start):
     for batch in first:
         expected = torch.stack([captioner.preprocessing(dataset.image(i)) for i, _ in pictures_and_seeds(batch)])
         assert_close(batch.images, expected)
-    found = [ticket for batch in first + second for ticket in pictures_and_seeds(batch)]
+    found = [pair for batch in first + second for pair in pictures_and_seeds(batch)]
     assert sorted(picture for picture, _ in found[:16]) == list(range(16))
     assert len({seed for _, seed in found}) == 32, "a picture's samples must be new in every epoch"
 
@@ -171,9 +171,9 @@ def test_a_step_draws_the_same_however_it_is_shared_out(start, processes, accumu
         config, batch_size=8, accumulate=1)).epoch(0, drop_last=False)]
     shares = [list(Batches(dataset, captioner, config, process=i, processes=processes).epoch(0, drop_last=False))
               for i in range(processes)]
-    for step, tickets in enumerate(whole):
+    for step, expected in enumerate(whole):
         parts = [share[step * accumulate + i] for i in range(accumulate) for share in shares]
-        assert [ticket for part in parts for ticket in pictures_and_seeds(part) if part.loss_scales[1]] == tickets
+        assert [pair for part in parts for pair in pictures_and_seeds(part) if part.loss_scales[1]] == expected
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from prunecap_lib.training.run_log import CLOCKS, ThroughputMonitor, peak_memory
 
 
-def test_figures_follow_the_clock():
+def test_metrics_follow_the_clock():
     now = 0.0
 
     def batches():
@@ -21,10 +21,10 @@ def test_figures_follow_the_clock():
         monitor.step()
         if i % 2:
             found.append(monitor.metrics(steps_left=10))
-    for figures in found:
-        assert figures["pictures_per_second"] == 2.0 and figures["data_wait"] == 0.25
-        assert figures["seconds_left"] == 40.0 and figures["memory_gib"] > 0.01
-        assert figures.keys() | {"seconds"} == set(CLOCKS)
+    for metrics in found:
+        assert metrics["pictures_per_second"] == 2.0 and metrics["data_wait"] == 0.25
+        assert metrics["seconds_left"] == 40.0 and metrics["memory_gib"] > 0.01
+        assert metrics.keys() | {"seconds"} == set(CLOCKS)
 
 
 def test_time_between_epochs_is_not_training():

@@ -202,16 +202,16 @@ def test_batches_give_each_picture_once_and_its_own_captions(tmp_path):
 
 
 def test_padding_costs_nothing(tmp_path):
-    """masked_logits_and_targets gives the logits of the real positions, and the words that were due there."""
+    """masked_logits_and_targets gives the logits of the real positions, and their targets."""
     config = tiny(tmp_path, scorer="pilot")
     dataset = open_split(config, "train", config.limit)
     captioner = new_captioner(config, dataset.captions).eval()
     images, ids = next(iter(Batches(dataset, captioner, config).epoch(0)))
-    logits, due = masked_logits_and_targets(captioner, images, ids)
+    logits, targets = masked_logits_and_targets(captioner, images, ids)
     full = captioner(images, ids[:, :-1])
     real = ids[:, 1:] != PAD
     assert_close(logits, full[real])
-    assert due.tolist() == [word for row in ids[:, 1:].tolist() for word in row if word != PAD]
+    assert targets.tolist() == [word for row in ids[:, 1:].tolist() for word in row if word != PAD]
 
 
 def test_learning_rate_rises_and_falls():

@@ -122,7 +122,8 @@ def _build(dataset, folder: Path, plan: Plan, workers: int, max_unreadable: floa
             write_text(work / f"{k:05d}.json", json.dumps(asdict(done[k])))
     _check_share(folder, left_out, len(dataset), max_unreadable)
     index = Index(**vars(plan), shards=[done[k] for k in range(len(chunks))])
-    write_text(folder / INDEX, index.to_json())
+    write_text(work / INDEX, index.to_json())
+    (work / INDEX).replace(folder / INDEX)
     shutil.rmtree(work)
     return index
 

@@ -26,7 +26,7 @@ from prunecap_lib import TrainConfig
 from prunecap_lib.costs.memory import autocast, precision_on
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.errors import MissingFileError
-from prunecap_lib.features.cache import FeatureCache
+from prunecap_lib.features import FeatureCache
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.training.batches import Batch, Batches
 from prunecap_lib.training.build import new_captioner, parameter_groups

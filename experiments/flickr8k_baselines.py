@@ -22,7 +22,7 @@ from prunecap_lib.encoders.weights import load_state_dict_file, packaged_state_d
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import bootstrap_interval, constant_caption, diversity, per_image_cider, score_captions
 from prunecap_lib.evaluation.cider import ORDERS, length_penalty, tf_idf
-from prunecap_lib.features.cache import FeatureCache
+from prunecap_lib.features import FeatureCache
 from prunecap_lib.files import data_folder
 from prunecap_lib.provenance import provenance, report_path, run_signature, write_json
 

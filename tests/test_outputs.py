@@ -28,7 +28,7 @@ from prunecap_lib.datasets.shards.build import SPLIT, build_shards
 from prunecap_lib.datasets.shards.cache import ShardCache
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import metrics
-from prunecap_lib.features.build import FEATURES
+from prunecap_lib.features.checks import FEATURES
 from prunecap_lib.files import replace_folder
 from prunecap_lib.provenance import provenance, report_path, write_json
 from prunecap_lib.ranges import in_words, is_within, ranges

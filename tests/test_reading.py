@@ -11,8 +11,7 @@ from prunecap_lib import CaptionerConfig, Vocabulary, checkpoint
 from prunecap_lib.datasets.coco import read_coco_files, read_karpathy
 from prunecap_lib.datasets.shards import Index, Shard, ShardSettings, parse_index
 from prunecap_lib.errors import InputError, MissingFileError, PrunecapError
-from prunecap_lib.features.build import read_meta
-from prunecap_lib.features.checks import Description
+from prunecap_lib.features.checks import Description, read_meta
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.reading import parse_json, read_bytes, read_text
 from prunecap_lib.reports import read_captions

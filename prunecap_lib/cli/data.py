@@ -199,8 +199,7 @@ class FeaturesCommand(Computing):
 
     def run(self) -> None:
         from ..datasets import open_dataset
-        from ..features.cache import FeatureCache, check_cache_folder
-        from ..features.forecast import forecast_features
+        from ..features import FeatureCache, check_cache_folder, forecast_features
         options = dict(pruned=self.pruned(), batch_size=self.batch_size, workers=self.workers,
                        bf16=None if self.dtype == "auto" else self.dtype == "bf16")
         device = self.find_device()

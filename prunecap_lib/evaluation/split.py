@@ -16,7 +16,7 @@ from torch import Tensor
 from ..captioner import Caption, Captioner
 from ..datasets.base import CaptionDataset, ImageId
 from ..distributed import gather_sorted, processes, seeded_rng
-from ..features.cache import FeatureCache
+from ..features import FeatureCache
 from ..provenance import provenance, run_signature
 from ..text import pad_batch
 from ..tokens import VisualTokens

@@ -1,14 +1,17 @@
-"""How are the tokens of a frozen encoder written to disk, all or none, and found again?
+"""How are a frozen encoder's tokens written to disk, all or none; and how large will that be, how long will it take?
 
 The folder's format is described in ``features``, which reads it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from dataclasses import asdict
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,71 +21,83 @@ from torch import Tensor
 from ..datasets.base import CaptionDataset, ImageId
 from ..datasets.loading import map_in_workers
 from ..devices import native_bf16
-from ..errors import InputError, MissingFileError, PrunecapError
-from ..files import Kind, check_space, delete_folder, write_text
+from ..errors import InputError, PrunecapError
+from ..files import check_space, data_folder, delete_folder, write_text
+from ..preprocessing import Preprocessing
 from ..pruning import prune_to_store
-from ..reading import read_bytes, read_json
 from ..tokens import SIGNALS
 from .checks import (
     CHECKSUM,
+    FEATURES,
+    FORMAT,
+    META,
     PLACES,
     Description,
-    changed_file,
+    Pruned,
     changed_picture,
     checksums,
     dtype_of,
     file_marks,
+    fingerprint,
+    read_meta,
     small_pictures,
 )
 
-_META = "features.json"
-_FORMAT = 1
-FEATURES = Kind("feature cache", names=r"features\.json|\w+\.bin", ours=lambda folder: {
-    "fingerprint", "image_ids"} <= json.loads(read_bytes(folder / _META)).keys())
-# scorer and ratio by which tokens are pruned before they are stored
-Pruned = tuple[str, float]
+
+def default_folder(dataset: CaptionDataset, encoder: torch.nn.Module, pruned: Pruned | None = None) -> Path:
+    """data/features/<dataset>-<split>-<encoder>-<size>, then "-whole" where nothing is cut off, and what is pruned."""
+    preprocessing = encoder.preprocessing
+    parts = [dataset.name, dataset.split, encoder.name, preprocessing.image_size,
+             *(["whole"] if preprocessing == preprocessing.whole() else []),
+             *([encoder.schedule] if encoder.schedule is not None else []), *(pruned or ())]
+    name = "-".join(map(str, parts))
+    return data_folder() / "features" / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
-def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encoder_print: str, *,
-          pruned: Pruned | None, batch_size: int, workers: int, bf16: bool | None, progress: bool) -> None:
+def partial_folder(folder: Path) -> Path:
+    """What a cache is called while it is built."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def build_features(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, *, pruned: Pruned | None,
+                   batch_size: int, workers: int, bf16: bool | None, progress: bool) -> None:
     """Compute the tokens of all pictures into ``folder``; see ``FeatureCache.open_or_build``. One process at a time."""
     from tqdm import tqdm
 
     device = next(encoder.parameters()).device
     bf16 = native_bf16(device) if bf16 is None else bf16
-    pixels = Pixels(dataset, encoder.preprocessing)
-    arrays, grid = encode(encoder, pixels[0][None].to(device), bf16, pruned)
-    meta = Description(_FORMAT, encoder.name, encoder_print, bf16, dataset.name, dataset.split, tuple(grid),
-                       stored_shapes(arrays, file_marks(dataset, [0])), small_pictures(dataset, encoder),
-                       list(dataset.image_ids), pruned)
+    source = _Source(dataset, encoder.preprocessing)
+    images, marks = source[[0]]
+    arrays, grid = encode(encoder, images.to(device), bf16, pruned)
+    shapes = {name: list(array.shape[1:])
+              for name, array in _stored(arrays, marks, encoder, dataset.image_ids).items()}
+    meta = Description(FORMAT, encoder.name, fingerprint(encoder), bf16, dataset.name, dataset.split, tuple(grid),
+                       shapes, small_pictures(dataset, encoder), list(dataset.image_ids), pruned)
     partial, sizes = partial_folder(folder), meta.row_bytes
     _start(partial, meta, dataset, encoder)
-    files = {name: (partial / f"{name}.bin").open("ab") for name in sizes}
     try:
-        # The arrays are written one after another, so a stop may leave them uneven: cut to whole rows.
-        done = min(files[name].tell() // size for name, size in sizes.items())
-        for name, file in files.items():
-            file.truncate(done * sizes[name])
-        left = len(dataset) - done
-        check_space(folder.parent, sum(sizes.values()) * left,
-                    f"feature cache {folder}: the features of {left} pictures",
-                    "make room, name a folder on another disk, or take fewer pictures")
-        batches = [list(range(at, min(at + batch_size, len(dataset)))) for at in range(done, len(dataset), batch_size)]
-        with tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}", unit="picture",
-                  disable=not progress) as bar:
-            for images, marks in map_in_workers(Batched(pixels), batches, workers):
+        with ExitStack() as stack:
+            files = {name: stack.enter_context((partial / f"{name}.bin").open("ab")) for name in sizes}
+            # The arrays are written one after another, so a stop may leave them uneven: cut to whole rows.
+            done = min(files[name].tell() // size for name, size in sizes.items())
+            for name, file in files.items():
+                file.truncate(done * sizes[name])
+            left = len(dataset) - done
+            check_space(folder.parent, sum(sizes.values()) * left, f"feature cache {folder}: the features of {left} "
+                        "pictures", "make room, name a folder on another disk, or take fewer pictures")
+            batches = [range(at, min(at + batch_size, len(dataset))) for at in range(done, len(dataset), batch_size)]
+            bar = stack.enter_context(tqdm(total=len(dataset), initial=done, desc=f"features {folder.name}",
+                                           unit="picture", disable=not progress))
+            for batch, (images, marks) in zip(batches, map_in_workers(source, batches, workers), strict=True):
                 arrays, _ = encode(encoder, images.to(device), bf16, pruned)
-                _check_range(arrays, encoder, dataset.image_ids[done : done + len(images)])
-                stored = {name: np.asarray(array, dtype_of(name)) for name, array in (arrays | marks).items()}
-                for name, array in (stored | {CHECKSUM: checksums(stored)}).items():
+                ids = [dataset.image_ids[i] for i in batch]
+                for name, array in _stored(arrays, marks, encoder, ids).items():
                     # Plain writes: on a full disk they raise, where writing through a memory map crashes.
                     files[name].write(array.tobytes())
-                done += len(images)
-                bar.update(len(images))
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave zeros under a good name
-        _close(files)
+                bar.update(len(batch))
+            for file in files.values():
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave zeros under a good name
         if folder.exists():
             folder.rmdir()  # it was empty
         partial.rename(folder)
@@ -91,67 +106,6 @@ def build(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Module, encod
     except OSError as error:
         raise InputError(f"feature cache {partial}: {error.strerror or error}; make room and run the same "
                          "command again, it goes on where it stopped") from error
-    finally:
-        _close(files)
-
-
-def _close(files: dict) -> None:
-    for file in files.values():
-        try:
-            file.close()
-        except OSError:
-            pass  # the disk is full; that has been said already
-
-
-def fingerprint(encoder: torch.nn.Module) -> str:
-    """What features depend on, in 16 hex digits: name, preprocessing, pruning on the way, and every weight."""
-    inside = [] if encoder.schedule is None else [str(encoder.schedule)]
-    digest = hashlib.sha256(json.dumps([encoder.name, asdict(encoder.preprocessing), *inside]).encode())
-    for key, value in sorted(encoder.state_dict().items()):
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def read_meta(folder: Path) -> Description:
-    """``features.json``. Raises MissingFileError; InputError where it cannot be used."""
-    if not os.path.isdir(folder):
-        raise MissingFileError(f"feature cache {folder} not found; build it with FeatureCache.open_or_build")
-    return read_json(folder / _META, Description, "feature cache", "delete the folder, it is built again",
-                     format=_FORMAT)
-
-
-def partial_folder(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".partial")
-
-
-def stored_shapes(arrays: dict[str, np.ndarray], marks: dict[str, np.ndarray]) -> dict[str, list[int]]:
-    """Shapes of all that is stored of a picture: what the encoder tells, marks of its file, and a checksum."""
-    return {name: list(array.shape[1:]) for name, array in (arrays | marks).items()} | {CHECKSUM: []}
-
-
-class Pixels(torch.utils.data.Dataset):
-    """A data set's pictures as the encoder takes them: float32 [3, S, S]."""
-
-    def __init__(self, dataset, preprocessing):
-        self.dataset, self.preprocessing = dataset, preprocessing
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, i):
-        return self.preprocessing(self.dataset.image(i))
-
-
-class Batched:
-    """The same, by lists of positions: [B, 3, S, S], and what marks their files."""
-
-    def __init__(self, pixels: Pixels):
-        self.pixels = pixels
-
-    def __getitem__(self, positions: list[int]) -> tuple[Tensor, dict[str, np.ndarray]]:
-        marks = file_marks(self.pixels.dataset, positions)
-        return torch.stack([self.pixels[i] for i in positions]), marks
 
 
 @torch.inference_mode()
@@ -178,27 +132,98 @@ def encode(encoder, images: Tensor, bf16: bool,
     return arrays, tokens.grid
 
 
-def _start(partial: Path, meta: Description, dataset, encoder) -> None:
+@dataclass(frozen=True)
+class Forecast:
+    """What building the features of a data set will take.
+
+    ``shapes`` are those of one picture's arrays: x is (tokens, channels). ``free_bytes`` are on the disk of ``folder``.
+    ``load_seconds`` go into decoding and scaling one picture, in one process, ``encode_seconds`` into encoding it, in
+    a batch.
+    """
+
+    folder: Path
+    pictures: int
+    shapes: dict[str, tuple[int, ...]]
+    picture_bytes: int
+    free_bytes: int
+    load_seconds: float
+    encode_seconds: float
+    workers: int
+
+    @property
+    def bytes(self) -> int:
+        return self.pictures * self.picture_bytes
+
+    @property
+    def seconds(self) -> float:
+        """With workers, loading and encoding run beside each other and the slower one counts."""
+        if not self.workers:
+            return self.pictures * (self.load_seconds + self.encode_seconds)
+        return self.pictures * max(self.load_seconds / self.workers, self.encode_seconds)
+
+
+def forecast_features(dataset: CaptionDataset, encoder: torch.nn.Module, folder: str | Path | None = None, *,
+                      pruned: Pruned | None = None, batch_size: int = 32, workers: int = 0,
+                      bf16: bool | None = None) -> Forecast:
+    """Encode the first batch, time it, and reckon from it; nothing is written.
+
+    Sizes are exact. Times hold for this machine as busy as it is now, and assume that all pictures are like the
+    first. The arguments are those of ``FeatureCache.open_or_build``, which finds what is done already; here all counts.
+    """
+    folder = Path(folder) if folder is not None else default_folder(dataset, encoder, pruned)
+    device = next(encoder.parameters()).device
+    bf16 = native_bf16(device) if bf16 is None else bf16
+    n, started = min(batch_size, len(dataset)), time.perf_counter()
+    images, marks = _Source(dataset, encoder.preprocessing)[range(n)]
+    loaded = time.perf_counter()
+    encode(encoder, images[:1].to(device), bf16, pruned)  # the first call is slower than all others
+    warm = time.perf_counter()
+    arrays, _ = encode(encoder, images.to(device), bf16, pruned)
+    encoded = time.perf_counter()
+    stored = _stored(arrays, marks, encoder, dataset.image_ids)
+    disk = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    return Forecast(folder, len(dataset), {name: array.shape[1:] for name, array in arrays.items()},
+                    sum(array.nbytes for array in stored.values()) // n, shutil.disk_usage(disk).free,
+                    load_seconds=(loaded - started) / n, encode_seconds=(encoded - warm) / n, workers=workers)
+
+
+class _Source:
+    """Pictures by lists of positions, as the encoder takes them, float32 [B, 3, S, S]; and what marks their files."""
+
+    def __init__(self, dataset: CaptionDataset, preprocessing: Preprocessing):
+        self.dataset, self.preprocessing = dataset, preprocessing
+
+    def __getitem__(self, positions: Sequence[int]) -> tuple[Tensor, dict[str, np.ndarray]]:
+        marks = file_marks(self.dataset, positions)
+        return torch.stack([self.preprocessing(self.dataset.image(i)) for i in positions]), marks
+
+
+def _stored(arrays: dict[str, np.ndarray], marks: dict[str, np.ndarray], encoder,
+            ids: list[ImageId]) -> dict[str, np.ndarray]:
+    """What is written of some pictures: what the encoder tells in 16 bits, marks of their files, a checksum.
+
+    Raises InputError that names the first picture whose features 16 bits cannot hold.
+    """
+    limit = float(np.finfo(np.float16).max)
+    for name, array in arrays.items():
+        wrong = ~(np.abs(array.reshape(len(array), -1)).max(1) <= limit)  # a NaN is wrong too
+        if name not in PLACES and wrong.any():
+            raise InputError(f"encoder {encoder.name}: its features ({name}) of image {ids[wrong.argmax()]} exceed "
+                             f"{limit:.0f} or are no numbers, so 16 bits cannot hold them; check its weights and "
+                             "preprocessing")
+    stored = {name: np.asarray(array, dtype_of(name)) for name, array in (arrays | marks).items()}
+    return stored | {CHECKSUM: checksums(stored)}
+
+
+def _start(partial: Path, meta: Description, dataset: CaptionDataset, encoder) -> None:
     """Make the folder, or take up the one that an earlier build of the same features left."""
     try:
         old = read_meta(partial)
         same = (old.fingerprint, old.pruned, old.shapes) == (meta.fingerprint, meta.pruned, meta.shapes) \
             and meta.image_ids[: len(old.image_ids)] == old.image_ids \
-            and changed_picture(dataset, encoder, old.checks) is None \
-            and changed_file(partial, old, dataset) is None
+            and changed_picture(partial, old, dataset, encoder) is None
     except (OSError, InputError):
         same = False
     if not same:
         delete_folder(partial, FEATURES)
-    write_text(partial / _META, json.dumps(asdict(meta)))
-
-
-def _check_range(arrays: dict[str, np.ndarray], encoder, ids: list[ImageId]) -> None:
-    limit = float(np.finfo(np.float16).max)
-    for name, array in arrays.items():
-        largest = np.abs(array.reshape(len(array), -1)).max(1)
-        wrong = ~(largest <= limit)  # a NaN is wrong too
-        if name not in PLACES and wrong.any():
-            raise InputError(f"encoder {encoder.name}: its features ({name}) of image {ids[wrong.argmax()]} "
-                             f"exceed {limit:.0f} or are no numbers, so 16 bits cannot hold them; "
-                             "check its weights and preprocessing")
+    write_text(partial / META, json.dumps(asdict(meta)))

@@ -7,21 +7,28 @@ digest of its bytes. A file that looks as before is taken for the same; of one t
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..datasets.base import CaptionDataset, ImageId, StoredId
-from ..files import say
+from ..errors import MissingFileError
+from ..files import Kind, say
 from ..ranges import Count, Share
+from ..reading import read_bytes, read_json
 from ..tokens import SIGNALS
 
+META, FORMAT = "features.json", 1
+FEATURES = Kind("feature cache", names=r"features\.json|\w+\.bin", ours=lambda folder: {
+    "fingerprint", "image_ids"} <= json.loads(read_bytes(folder / META)).keys())
+Pruned = tuple[str, Share]  # scorer and ratio by which tokens are pruned before they are stored
 # arrays that say where tokens belong, whole numbers, stored where the encoder drops or merges tokens
 PLACES = ("index", "group")
 CHECKSUM, STAMP, DIGEST = "checksum", "stamp", "digest"
@@ -40,12 +47,10 @@ class Description:
     dataset: str
     split: str
     grid: tuple[Count, Count]
-    shapes: dict[str, list[Count]]
-    """Of each array, without the pictures' dimension."""
-    checks: list[tuple[StoredId, list[int]]]
-    """A few pictures in small: ids alone do not tell Scenes of two seeds apart."""
+    shapes: dict[str, list[Count]]  # of each array, without the pictures' dimension
+    checks: list[tuple[StoredId, list[int]]]  # a few pictures in small: ids alone do not tell Scenes of two seeds apart
     image_ids: list[StoredId]
-    pruned: tuple[str, Share] | None = None
+    pruned: Pruned | None = None
 
     def __post_init__(self):
         if unknown := set(self.shapes) - set(_TYPES):
@@ -64,6 +69,23 @@ class Description:
 
 def dtype_of(name: str) -> np.dtype:
     return np.dtype(_TYPES[name])
+
+
+def read_meta(folder: Path) -> Description:
+    """``features.json``. Raises MissingFileError; InputError where it cannot be used."""
+    if not os.path.isdir(folder):
+        raise MissingFileError(f"feature cache {folder} not found; build it with FeatureCache.open_or_build")
+    return read_json(folder / META, Description, "feature cache", "delete the folder, it is built again", format=FORMAT)
+
+
+def fingerprint(encoder: torch.nn.Module) -> str:
+    """What features depend on, in 16 hex digits: name, preprocessing, pruning on the way, and every weight."""
+    inside = [] if encoder.schedule is None else [str(encoder.schedule)]
+    digest = hashlib.sha256(json.dumps([encoder.name, asdict(encoder.preprocessing), *inside]).encode())
+    for key, value in sorted(encoder.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def file_marks(dataset: CaptionDataset, positions: list[int]) -> dict[str, np.ndarray]:
@@ -85,11 +107,24 @@ def checksums(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def changed_file(folder: Path, meta: Description, dataset: CaptionDataset) -> ImageId | None:
-    """The first picture whose file's bytes are not those that the features in ``folder`` were made from.
+def small_pictures(dataset: CaptionDataset, encoder: torch.nn.Module) -> list[tuple[ImageId, list[int]]]:
+    """For ``Description.checks``: the first picture, the middle one and the last."""
+    some = sorted({0, len(dataset) // 2, len(dataset) - 1})
+    return [(dataset.image_ids[i], _thumbnail(dataset, encoder, i)) for i in some]
 
-    Where only sizes and times differ, they are brought up to date, so that the bytes are compared once.
+
+def changed_picture(folder: Path, meta: Description, dataset: CaptionDataset,
+                    encoder: torch.nn.Module) -> ImageId | None:
+    """The first picture that is not the one that the features in ``folder`` were made from.
+
+    Of ``meta.checks`` each must look as it did. Decoders of two machines differ by a step or so: that much is allowed.
+    Of those in files, all must have the same bytes. Where only sizes and times differ, they are brought up to date, so
+    that the bytes are compared once.
     """
+    at = {id: i for i, id in enumerate(dataset.image_ids)}
+    for id, small in meta.checks:
+        if id in at and max(abs(a - b) for a, b in zip(_thumbnail(dataset, encoder, at[id]), small, strict=True)) > 4:
+            return id
     if not dataset.in_files:
         return None
     if STAMP not in meta.shapes or DIGEST not in meta.shapes:
@@ -99,53 +134,28 @@ def changed_file(folder: Path, meta: Description, dataset: CaptionDataset) -> Im
     stamps, digests = (np.fromfile(folder / f"{name}.bin", dtype_of(name)) for name in (STAMP, DIGEST))
     done = min(len(stamps) // 2, len(digests) // 16)  # a build that was stopped may have less than it means to
     stamps, digests = stamps[: 2 * done].reshape(done, 2), digests[: 16 * done].reshape(done, 16)
-    rows = {id: row for row, id in enumerate(meta.image_ids[:done])}
-    at = {rows[id]: i for i, id in enumerate(dataset.image_ids) if id in rows}
-    now = {row: dataset.stamp(i) for row, i in at.items()}
+    now = {row: dataset.stamp(at[id]) for row, id in enumerate(meta.image_ids[:done]) if id in at}
     touched = [row for row, stamp in now.items() if tuple(stamps[row]) != stamp]
     if len(touched) > 1000:
         say(f"feature cache {folder}: {len(touched):,} pictures' files have another time; comparing their bytes")
     for row in touched:
-        if digests[row].tobytes() != _digest(dataset, at[row]):
-            return meta.image_ids[row]
+        id = meta.image_ids[row]
+        if digests[row].tobytes() != _digest(dataset, at[id]):
+            return id
         stamps[row] = now[row]
     if touched:
-        _replace(folder / f"{STAMP}.bin", stamps)
+        new = folder / f".{STAMP}.bin.{os.getpid()}"
+        with suppress(OSError):  # where one may not write, the same is found out again next time
+            new.write_bytes(stamps.tobytes())
+            new.replace(folder / f"{STAMP}.bin")
     return None
 
 
-def small_pictures(dataset: CaptionDataset, encoder: torch.nn.Module) -> list[tuple[ImageId, list[int]]]:
-    """For ``Description.checks``: the first picture, the middle one and the last."""
-    some = sorted({0, len(dataset) // 2, len(dataset) - 1})
-    return [(dataset.image_ids[i], _thumbnail(dataset, encoder, i)) for i in some]
-
-
-def changed_picture(dataset: CaptionDataset, encoder: torch.nn.Module, checks: list) -> ImageId | None:
-    """The first picture of ``checks`` that no longer looks like it did.
-
-    Decoders of two machines differ by a step or so: that much is allowed.
-    """
-    at = {id: i for i, id in enumerate(dataset.image_ids)}
-    for id, thumbnail in checks:
-        if id in at and max(abs(a - b) for a, b in zip(_thumbnail(dataset, encoder, at[id]), thumbnail,
-                                                       strict=True)) > 4:
-            return id
-    return None
-
-
-def _thumbnail(dataset, encoder, i: int) -> list[int]:
+def _thumbnail(dataset: CaptionDataset, encoder: torch.nn.Module, i: int) -> list[int]:
     """Picture i in 4x4 pixels of three colours."""
     pixels = encoder.preprocessing.to_uint8(dataset.image(i)).float()
     return torch.nn.functional.adaptive_avg_pool2d(pixels, 4).round().int().flatten().tolist()
 
 
-def _digest(dataset, i: int) -> bytes:
+def _digest(dataset: CaptionDataset, i: int) -> bytes:
     return hashlib.blake2b(dataset.encoded(i), digest_size=16).digest()
-
-
-def _replace(path: Path, values: np.ndarray) -> None:
-    """Write a whole array, where one may write; elsewhere the same is found out again next time."""
-    with suppress(OSError):
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        new.write_bytes(values.tobytes())
-        new.replace(path)

@@ -21,7 +21,7 @@ from ..datasets.base import CaptionDataset
 from ..datasets.loading import ImageLoader, exact_pixels, fast_pixels, map_in_workers
 from ..distributed import derive_seed
 from ..errors import InputError
-from ..features.cache import FeatureCache
+from ..features import FeatureCache
 from ..preprocessing import crop, draw_crops
 from ..text import BOS, PAD, pad_batch
 from ..tokens import VisualTokens

@@ -14,9 +14,8 @@ from PIL import Image
 from prunecap_lib import files
 from prunecap_lib.datasets import CaptionDataset, PhotoDataset
 from prunecap_lib.errors import InputError, MissingFileError
-from prunecap_lib.features import build
-from prunecap_lib.features.cache import FeatureCache, default_folder, fingerprint
-from prunecap_lib.features.forecast import forecast_features
+from prunecap_lib.features import FeatureCache, build, default_folder, forecast_features
+from prunecap_lib.features.checks import fingerprint
 from prunecap_lib.files import locked
 from prunecap_lib.preprocessing import Preprocessing
 from prunecap_lib.pruning import merge_similar, prune_tokens

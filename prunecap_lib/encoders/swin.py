@@ -84,8 +84,7 @@ class WindowAttention(Attention):
             x = x.roll((-self.shift, -self.shift), (1, 2))
         if self.pad:
             x = F.pad(x, (0, 0, 0, self.pad, 0, self.pad))
-        x = x.unflatten(2, (-1, self.window)).unflatten(1, (-1, self.window))  # [B, H/w, w, W/w, w, C]
-        return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+        return cut(x, self.window)
 
     def from_windows(self, x: Tensor) -> Tensor:
         """Back again: [B * nW, T, C] -> [B, H, W, C]."""
@@ -97,12 +96,10 @@ class WindowAttention(Attention):
 
     def relative_position_bias(self) -> Tensor:
         """What the scores gain by how two cells of a window lie to each other, [1, h, T, T]."""
-        w, table = self.window, self.relative_position_bias_table
-        cell = torch.arange(w, device=table.device)
-        offset = cell[:, None] - cell + w - 1  # [w, w], from 0 to 2w - 2
-        table = table.T.unflatten(1, (2 * w - 1, 2 * w - 1))  # [h, 2w-1, 2w-1]
-        bias = table[:, offset[:, None, :, None], offset[None, :, None, :]]  # [h, w, w, w, w]: i's place, j's place
-        return bias.flatten(3, 4).flatten(1, 2)[None]
+        w, cell = self.window, torch.arange(self.window**2, device=self.relative_position_bias_table.device)
+        row, column = cell // w, cell % w
+        table = self.relative_position_bias_table.T.unflatten(1, (2 * w - 1, 2 * w - 1))  # [h, 2w-1, 2w-1]
+        return table[:, row[:, None] - row + w - 1, column[:, None] - column + w - 1][None]
 
     def apart(self, device: torch.device) -> Tensor:
         """Which cells share a shifted window without being neighbours in the picture, [nW, 1, T, T]."""
@@ -110,9 +107,8 @@ class WindowAttention(Attention):
         cell = torch.arange(side, device=device)
         strip = (cell >= side - self.window).int() + (cell >= side - self.shift).int()
         region = 3 * strip[:, None] + strip  # [H, W], nine regions that only the last windows mix
-        region = region.unflatten(1, (-1, self.window)).unflatten(0, (-1, self.window))
-        region = region.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # [nW, T]
-        return (region[:, :, None] != region[:, None, :])[:, None]
+        region = cut(region[None, :, :, None], self.window)  # [nW, T, 1]
+        return (region != region.mT)[:, None]
 
     def received(self, weights: Tensor) -> Tensor:
         """What each token gets, mean over heads and all N tokens: weights [B * nW, h, T, T] -> [B, N].
@@ -123,6 +119,12 @@ class WindowAttention(Attention):
         token = self.to_windows(weights.new_ones(len(weights) // windows, self.side, self.side, 1))
         received = (weights.mean(dim=1) * token).sum(dim=1)  # row looks at column
         return self.from_windows(received[..., None]).flatten(1) / self.side**2
+
+
+def cut(x: Tensor, window: int) -> Tensor:
+    """A map that windows fill, window by window: [B, H, W, C] -> [B * nW, T, C]."""
+    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # [B, H/w, w, W/w, w, C]
+    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
 class PatchMerging(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -14,7 +14,7 @@ from ...errors import InputError
 from ..base import CaptionDataset
 from .drawing.paint import paint, visible_masks
 from .grammar import describe, judge, write_captions
-from .world import SPLITS, Group, Layout, Thing, sample_layout
+from .world import SPLITS, Layout, sample_layout
 
 ATTRIBUTES = ("kind", "colour", "count", "relation")
 _IDS_PER_SPLIT = 1_000_000  # train scenes count from 1,000,000, val from 2,000,000, …: an id tells its split
@@ -22,43 +22,24 @@ _SMALLEST, _LARGEST = 16, 4096
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One picture of size x size pixels with its five captions and all that is true of it."""
+class Scene(Layout):
+    """One picture of size x size pixels with its five captions and all that is true of it.
+
+    ``groups``: one or two ``Group(kind, colour, size, count)``; of two, the left or upper one first. ``main``: index of
+    the one that covers more: a caption that names only one group names this one. ``relation`` of the first to the
+    second ("left of", "above", "next to"), or None. ``background``. ``things``: every drawn ``Thing`` (kind, colour,
+    size, group, box as shares of the picture), back to front.
+    """
 
     id: int
     split: str
     size: int
     captions: tuple[str, ...]
-    layout: Layout = field(repr=False)
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """One or two `Group(kind, colour, size, count)`; of two, the left or upper one first."""
-        return self.layout.groups
-
-    @property
-    def main(self) -> int:
-        """Index of the group that covers more: a caption that names only one group names this one."""
-        return self.layout.main
-
-    @property
-    def relation(self) -> str | None:
-        """Relation of the first group to the second ("left of", "above", "next to"); else None."""
-        return self.layout.relation
-
-    @property
-    def background(self) -> str:
-        return self.layout.background
-
-    @property
-    def things(self) -> tuple[Thing, ...]:
-        """Every drawn thing (kind, colour, size, group, box as shares of the picture), back to front."""
-        return self.layout.things
 
     @property
     def alt(self) -> str:
         """Alternative text: one full sentence."""
-        return describe(self.layout)
+        return describe(self)
 
     @property
     def file_name(self) -> str:
@@ -67,11 +48,11 @@ class Scene:
     @property
     def image(self) -> Image.Image:
         """The picture, RGB, drawn anew at each access (about a millisecond at 64 pixels)."""
-        return paint(self.layout, self.size)
+        return paint(self, self.size)
 
     def masks(self) -> list[tuple[str, np.ndarray]]:
         """(kind, visible pixels as a boolean array [size,size]) of each of `things`, in their order."""
-        masks = visible_masks(self.layout, self.size)
+        masks = visible_masks(self, self.size)
         return [(thing.kind, mask) for thing, mask in zip(self.things, masks, strict=True)]
 
     def token_mask(self, grid: tuple[int, int]) -> np.ndarray:
@@ -100,7 +81,8 @@ def make_scenes(n: int, *, seed: int = 0, size: int = 64, split: str = "train") 
     for i in range(n):
         key = f"scenes {seed} {split} {i}"
         layout = sample_layout(Random(key), split, f"{key} clutter")
-        scenes.append(Scene(first + i, split, size, write_captions(layout, Random(f"{key} captions")), layout))
+        scenes.append(Scene(**vars(layout), id=first + i, split=split, size=size,
+                            captions=write_captions(layout, Random(f"{key} captions"))))
     return scenes
 
 
@@ -160,7 +142,7 @@ def scene_accuracy(scenes: Iterable[Scene], candidates: Mapping[int, str]) -> di
         if id not in known:
             raise InputError(f"scene accuracy: candidate {id!r} is none of the {len(known)} scenes given; check that "
                              "scenes and captions are of the same split")
-        for attribute, (hits, asked) in judge(known[id].layout, caption).items():
+        for attribute, (hits, asked) in judge(known[id], caption).items():
             right[attribute] += hits
             due[attribute] += asked
     return {attribute: right[attribute] / due[attribute] for attribute in ATTRIBUTES if due[attribute]}

@@ -7,7 +7,7 @@ betrays a kind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from .drawing.kinds import template
@@ -81,10 +81,10 @@ class Layout:
     groups: tuple[Group, ...]
     relation: str | None
     background: str
-    horizon: float
-    things: tuple[Thing, ...]
-    perches: tuple[tuple[float, float, float], ...]  # (x0, x1, y)
-    clutter_seed: str
+    horizon: float = field(repr=False)
+    things: tuple[Thing, ...] = field(repr=False)
+    perches: tuple[tuple[float, float, float], ...] = field(repr=False)  # (x0, x1, y)
+    clutter_seed: str = field(repr=False)
 
     @property
     def main(self) -> int:

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
 def run(command: AverageCommand) -> None:
     from ..checkpoint import CHECKPOINT, find, origin  # late: options are read without torch, which takes seconds
     from ..files import check_output_folder
-    from ..training.kept_weights import average_checkpoints
+    from ..training.validation import average_checkpoints
     out = check_output_folder(command.out, CHECKPOINT, swapped=True)
     folders = [folder for given in command.checkpoints for folder in checkpoints_in(given)]
     if out in [find(folder).resolve() for folder in folders]:
@@ -49,7 +49,7 @@ def run(command: AverageCommand) -> None:
 
 def checkpoints_in(given: Path) -> list[Path]:
     """A checkpoint as it is; of a run's folder, the epochs that it kept. Raises InputError where it kept none."""
-    from ..training.kept_weights import epochs_kept  # late, as above
+    from ..training.validation import epochs_kept  # late, as above
     if not (given / "metrics.jsonl").exists() or (given / "config.json").exists():
         return [given]
     if found := epochs_kept(given):

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from ..captioner import Captioner
 from ..checkpoint import CHECKPOINT
-from ..distributed import is_sharded, main_process_first, raise_on_all_ranks, seed_this_rank
-from ..errors import TrainingStopped
+from ..distributed import gather_numbers, is_sharded, main_process_first, raise_on_all_ranks, seed_this_rank
+from ..errors import PrunecapError, TrainingError, TrainingStopped
 from ..evaluation import token_accuracy
 from ..evaluation.cider import check_document_frequencies
-from ..files import check_output_folder, recover_folder, say
-from .batches import Batch, Batches, open_split
+from ..files import check_output_folder, recover_folder, say, write_text
+from .batches import Batch, Batches, MicroBatchKey, open_split
 from .build import initial_captioner, learning_rate, load_teacher, parameter_groups
 from .config import TrainConfig
-from .kept_weights import checkpoint_folders, moving_average, save_kept_epochs
 from .objective import objective
 from .resume import RUN, RunPosition, load_state, own_folder, save, saved_position, whole_weights
 from .run_log import Log, ThroughputMonitor, Tracker
@@ -36,8 +39,7 @@ from .setup import (
     settle_precision,
     start_accelerator,
 )
-from .step import StepMetrics
-from .validation import caption_score, out_of_patience, validate
+from .validation import caption_score, checkpoint_folders, moving_average, out_of_patience, save_kept_epochs, validate
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Run:
         if self.step:
             load_state(self.saved, accelerator, self.model, self.optimizer, config)
         self.monitor = ThroughputMonitor(self.data.pictures, accelerator.device)
-        self.metrics = StepMetrics(accelerator, self.data, config.folder)
+        self.parts: list[tuple[MicroBatchKey, Tensor, float]] = []  # of a step; no pictures: they would stay on the GPU
         self.bar = tqdm(total=self.total, initial=self.step, disable=not (config.progress and self.main),
                         desc=config.folder.name, unit="step")
 
@@ -147,7 +149,8 @@ class Run:
         """The loss that the config names, logits [M, V] and the M targets. See ``objective`` and ``SelfCritical``."""
         loss, logits, targets = (self.critic or objective)(self.model, batch, self.config, self.teacher)
         logged = (self.step + 1) % self.config.log_every == 0
-        self.metrics.add(batch, loss, token_accuracy(logits, targets) if logged and len(targets) else 0.0)
+        accuracy = batch.loss_scales[0] * token_accuracy(logits, targets) if logged and len(targets) else 0.0
+        self.parts.append((batch.key, loss.detach(), accuracy))
         return loss, logits, targets
 
     def backward(self, loss: Tensor) -> None:
@@ -160,10 +163,21 @@ class Run:
         return self.accelerator.sync_gradients
 
     def clip(self) -> None:
-        """Shorten the gradient to ``config.clip``. Raises TrainingError, before the weights move, where it or a loss is
-        no number."""
+        """Shorten the gradient to ``config.clip``, and tell all processes how the step went in each.
+
+        Raises TrainingError, in all of them, before the weights move, where the gradient or a loss is no number. The
+        batch is saved then.
+        """
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.outcome = self.metrics.all_reduce(self.step, norm, self.stop.asked)
+        keys, losses, accuracies = zip(*self.parts, strict=True)
+        losses, self.parts = [float(loss) for loss in losses], []
+        own = [sum(losses) / len(losses), sum(accuracies) / len(losses), self.stop.asked]
+        loss, accuracy, signal = gather_numbers(self.accelerator, own).T
+        self.loss, self.accuracy, self.signal = float(loss.mean()), float(accuracy.mean()), int(signal.max())
+        # With fp16 a gradient may overflow: the scaler then leaves the step out and lowers the scale.
+        length = 0.0 if self.accelerator.scaler else float(getattr(norm, "full_tensor", lambda: norm)())
+        if not math.isfinite(self.loss) or not math.isfinite(length):
+            self._fail(keys, losses, length)
 
     def optimizer_step(self) -> None:
         """Move the weights and their average, log, and save where it is time. Raises TrainingStopped after a signal."""
@@ -178,15 +192,15 @@ class Run:
         self.monitor.step()
         self.bar.update()
         if self.step % config.log_every == 0:
-            self.log.write(step=self.step, epoch=self.step / self.data.steps, lr=lr, loss=self.outcome.loss,
-                           accuracy=self.outcome.accuracy, **self.monitor.metrics(self.total - self.step),
+            self.log.write(step=self.step, epoch=self.step / self.data.steps, lr=lr, loss=self.loss,
+                           accuracy=self.accuracy, **self.monitor.metrics(self.total - self.step),
                            **(self.critic.metrics() if self.critic else {}))
-            self.bar.set_postfix(loss=f"{self.outcome.loss:.3f}", waiting=f"{self.log.lines[-1]['data_wait']:.0%}")
-        if self.outcome.stop or config.save_steps and self.step % config.save_steps == 0:
+            self.bar.set_postfix(loss=f"{self.loss:.3f}", waiting=f"{self.log.lines[-1]['data_wait']:.0%}")
+        if self.signal or config.save_steps and self.step % config.save_steps == 0:
             self._save(self.epoch)
-        if self.outcome.stop:
+        if self.signal:
             raise TrainingStopped(f"stopped at step {self.step} of {self.total}; {self.saved} is saved, and the same "
-                                  "command goes on from there", self.outcome.stop)
+                                  "command goes on from there", self.signal)
 
     def end_epoch(self, epoch: int) -> None:
         """Validate, log, keep the best and the last weights, draw, save. Raises CheckpointError, in all processes,
@@ -216,3 +230,35 @@ class Run:
     def _save(self, epochs: int) -> None:
         save(self.saved, self.accelerator, self.model, self.optimizer, self.config, RunPosition(self.step, epochs),
              self.kept)
+
+    def _fail(self, keys: Sequence[MicroBatchKey], losses: list[float], length: float) -> None:
+        said = "another process has saved the batch"
+        if not math.isfinite(sum(losses)) or math.isfinite(self.loss) and self.main:
+            try:
+                said = f"the batch is saved in {save_bad_batch(self.config.folder, self.data, keys, losses, self.step)}"
+            except (PrunecapError, OSError, SafetensorError) as error:  # a full disk must not hide what went wrong
+                said = f"the batch could not be saved ({error})"
+        what = f"the loss is {self.loss}" if not math.isfinite(self.loss) else f"the gradient's length is {length}"
+        kept = f"the checkpoint in {self.saved} is from before" if self.saved.exists() else "there is no checkpoint yet"
+        raise TrainingError(f"{what} at step {self.step}; {said}; {kept}. Lower --lr or train with --precision fp32")
+
+
+def save_bad_batch(folder: Path, batches: Batches, keys: Sequence[MicroBatchKey], losses: Sequence[float],
+                   step: int) -> Path:
+    """Write the first micro-batch whose loss is no number, or the last one, as bad_batch_STEP.json and .safetensors.
+
+    The JSON has the step, the loss, the pictures' ids and their captions; the safetensors ``images`` [B, 3, S, S] (or
+    features, by name) and ``ids`` [B*R, T], as the captioner got them. In several processes names end in the number of
+    the process. Returns the path of the JSON.
+    """
+    bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
+    batch, dataset, pictures = batches[keys[bad]], batches.dataset, batches.pictures_of(keys[bad])
+    path = folder / (f"bad_batch_{step}" + (f"_process_{batches.process}" if batches.processes > 1 else "") + ".json")
+    write_text(path, json.dumps({
+        "step": step, "loss": str(losses[bad]), "dataset": dataset.name, "split": dataset.split,
+        "pictures": [dataset.image_ids[i] for i in pictures],
+        "captions": [dataset.captions[i] for i in pictures]}, indent=1, ensure_ascii=False) + "\n")
+    shown = {"images": batch.images} if isinstance(batch.images, Tensor) else vars(batch.images)
+    save_file({key: value.contiguous() for key, value in {**shown, "ids": batch.ids}.items()
+               if isinstance(value, Tensor)}, path.with_suffix(".safetensors"))
+    return path

@@ -9,7 +9,7 @@ from close import assert_close
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
 from prunecap_lib.cli import main
 from prunecap_lib.errors import InputError
-from prunecap_lib.training.kept_weights import average_checkpoints, moving_average
+from prunecap_lib.training.validation import average_checkpoints, moving_average
 
 SMALL = CaptionerConfig(encoder="vit", d_model=8, layers=1, heads=2, ffn=8, max_length=8)
 

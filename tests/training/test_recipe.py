@@ -12,8 +12,7 @@ from prunecap_lib.evaluation import evaluate
 from prunecap_lib.training import run
 from prunecap_lib.training.batches import open_split
 from prunecap_lib.training.build import new_captioner
-from prunecap_lib.training.kept_weights import epochs_kept
-from prunecap_lib.training.validation import generation_settings, is_best, scores
+from prunecap_lib.training.validation import epochs_kept, generation_settings, is_best, scores
 
 
 def recipe(out, **changes):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from prunecap_lib import Captioner, TrainConfig, cli, costs, train
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError, TrainingStopped
-from prunecap_lib.training import resume, run, setup, step
+from prunecap_lib.training import resume, run, setup
 from prunecap_lib.training.run_log import CLOCKS, Log
 from prunecap_lib.training.setup import StopSignals
 
@@ -168,7 +168,7 @@ def test_a_full_disk_does_not_hide_that_the_loss_is_no_number(tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(step, "save_bad_batch", full)
+    monkeypatch.setattr(run, "save_bad_batch", full)
     plain = run.objective
     monkeypatch.setattr(run, "objective", lambda *a: (plain(*a)[0] * float("nan"), *plain(*a)[1:]))
     with pytest.raises(TrainingError, match="the loss is nan at step 0; the batch could not be saved .*No space left"):

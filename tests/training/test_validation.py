@@ -5,8 +5,14 @@ import torch
 from test_training import tiny
 
 from prunecap_lib import Captioner, CaptionerConfig, Vocabulary
-from prunecap_lib.training.kept_weights import checkpoint_folders, epochs_kept, save_kept_epochs
-from prunecap_lib.training.validation import is_best, out_of_patience, scores
+from prunecap_lib.training.validation import (
+    checkpoint_folders,
+    epochs_kept,
+    is_best,
+    out_of_patience,
+    save_kept_epochs,
+    scores,
+)
 
 
 def log(key, *values):

@@ -100,8 +100,7 @@ class CocoDataset(PhotoDataset):
     def masks(self, i: int) -> list[tuple[str, np.ndarray]]:
         """Category and boolean mask [H, W], in the picture's own pixels, of each object in picture i.
 
-        Crowds are left out: their region is no single object. Of an object that has a box and no outline, the box is
-        the mask.
+        Crowds are left out: their region is no single object. Of an object without an outline, its box is the mask.
         Raises: MissingFileError without an instances file, InputError where it cannot be used, does not know the
         picture, or has an object with no region that can be drawn.
         """
@@ -168,23 +167,21 @@ def _mask(one: _Object, height: int, width: int) -> np.ndarray:
     return coder.decode(coder.merge(coder.frPyObjects(polygons, height, width))).astype(bool)
 
 
-def read_coco(root: str | Path, split: str, *, limit: int | None = None,
-              check_images: bool = True) -> CocoDataset:
+def read_coco(root: str | Path, split: str, *, limit: int | None = None, check_images: bool = True) -> CocoDataset:
     """A split of a COCO folder: "train" or "val" of 2017, else of 2014; "train", "val", "test" of Karpathy's.
 
     Raises: MissingFileError, InputError (see ``PhotoDataset``).
     """
-    root = Path(root)
-    options = {"limit": limit, "check_images": check_images}
+    root, options = Path(root), {"limit": limit, "check_images": check_images}
     if split not in ("train", "val", "test"):
         raise InputError(f"data set coco: no split {split!r}; choose train, val or test")
     for karpathy in (root / "dataset_coco.json", root / "annotations" / "dataset_coco.json"):
         if os.path.lexists(karpathy):  # what is there and no file is refused, not passed over
             return read_karpathy(karpathy, root, split, **options)
     if split == "test":
-        raise MissingFileError(f"data set coco: COCO's own test captions are not public; put Karpathy's "
-                               f"dataset_coco.json into {root} for its test split: prunecap data coco --root {root} "
-                               "--split karpathy")
+        raise MissingFileError("data set coco: COCO's own test captions are not public; put Karpathy's dataset_coco."
+                               f"json into {root} for its test split: prunecap data coco --root {root} --split "
+                               "karpathy")
     for year in (2017, 2014):
         captions = root / "annotations" / f"captions_{split}{year}.json"
         if os.path.lexists(captions):
@@ -202,9 +199,9 @@ def read_coco_files(captions: str | Path, images: str | Path, *, split: str = "v
 
     Raises: MissingFileError, InputError (see ``PhotoDataset``).
     """
-    captions, images = Path(captions), Path(images)
+    captions, instances = Path(captions), None if instances is None else Path(instances)
     content = read_json(captions, _Captions, "caption file", "give a captions_*.json file in COCO's format")
-    paths = pictures_by_id([(image.id, image.file_name) for image in content.images], images, captions)
+    paths = pictures_by_id([(image.id, image.file_name) for image in content.images], Path(images), captions)
     texts: dict[ImageId, list[str]] = {id: [] for id in paths}
     for annotation in content.annotations:
         if annotation.image_id not in texts:
@@ -213,9 +210,8 @@ def read_coco_files(captions: str | Path, images: str | Path, *, split: str = "v
             raise InputError(f"caption file {captions}: annotation {annotation.id} has no caption; "
                              "give a captions_*.json file, not instances")
         texts[annotation.image_id].append(annotation.caption)
-    texts = {id: lines for id, lines in texts.items() if lines}
-    return CocoDataset(name, split, texts, paths, source=captions, limit=limit, check_images=check_images,
-                       instances=None if instances is None else Path(instances))
+    return CocoDataset(name, split, {id: lines for id, lines in texts.items() if lines}, paths, source=captions,
+                       limit=limit, check_images=check_images, instances=instances)
 
 
 def read_karpathy(file: str | Path, root: str | Path, split: str, *, limit: int | None = None,
@@ -223,8 +219,7 @@ def read_karpathy(file: str | Path, root: str | Path, split: str, *, limit: int 
     """Karpathy's split; "train" holds his "restval" too, as is usual. Pictures of either year will do."""
     file, root = Path(file), Path(root)
     splits = ("train", "restval") if split == "train" else (split,)
-    have = {folder: list_folder(root / folder) for folder in ("train2017", "val2017")
-            if (root / folder).is_dir()}
+    have = {folder: list_folder(root / folder) for folder in ("train2017", "val2017") if (root / folder).is_dir()}
     content = read_json(file, _Karpathy, "split file",
                         "it is not Karpathy's split of COCO: take dataset_coco.json from caption_datasets.zip")
     paths = pictures_by_id([(entry.cocoid, f"{entry.filepath}/{entry.filename}") for entry in content.images], root,
@@ -232,9 +227,7 @@ def read_karpathy(file: str | Path, root: str | Path, split: str, *, limit: int 
     texts = {entry.cocoid: [sentence.raw for sentence in entry.sentences]
              for entry in content.images if entry.split in splits}
     for id in texts:
-        # 2017 has the pictures of 2014, shared out anew and named by their number alone.
-        name = f"{id:012d}.jpg"
+        name = f"{id:012d}.jpg"  # 2017 has the pictures of 2014, shared out anew and named by their number alone
         if newer := next((folder for folder, names in have.items() if name in names), None):
             paths[id] = root / newer / name
-    return CocoDataset("coco-karpathy", split, texts, paths, source=file, limit=limit,
-                       check_images=check_images)
+    return CocoDataset("coco-karpathy", split, texts, paths, source=file, limit=limit, check_images=check_images)

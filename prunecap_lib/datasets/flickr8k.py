@@ -18,13 +18,11 @@ from ..errors import InputError, MissingFileError
 from ..reading import read_text
 from .base import PhotoDataset, pictures_by_id
 
-_LISTS = {"train": "Flickr_8k.trainImages.txt", "dev": "Flickr_8k.devImages.txt",
-          "test": "Flickr_8k.testImages.txt"}
-LISTS_AT = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
+_LISTS = {split: f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test")}
+_LISTS_AT = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
 
 
-def read_flickr8k(root: str | Path, split: str, *, limit: int | None = None,
-                  check_images: bool = True) -> PhotoDataset:
+def read_flickr8k(root: str | Path, split: str, *, limit: int | None = None, check_images: bool = True) -> PhotoDataset:
     """One official split: "train" (6,000 pictures), "dev" (also called "val") or "test" (1,000 each).
 
     Where none of the three official lists is there, as in Kaggle's copy, a split of our own in these proportions; a
@@ -33,53 +31,48 @@ def read_flickr8k(root: str | Path, split: str, *, limit: int | None = None,
     root, split = Path(root), "dev" if split == "val" else split
     if split not in _LISTS:
         raise InputError(f"data set flickr8k: no split {split!r}; choose train, dev (or val) or test")
-    captions_file = next((root / name for name in ("captions.txt", "captions.csv") if (root / name).exists()),
-                         root / "captions.txt")
-    captions = _read_captions(captions_file)
-    chosen = {}
-    for name in _splits(root, split, list(captions)):
-        if name not in captions:
-            raise InputError(f"caption file {captions_file}: no caption for {name} of {_LISTS[split]}; "
-                             "check that both are of the same release and complete")
-        chosen[name] = captions[name]
-    paths = pictures_by_id([(name, name) for name in chosen], root / "Images", captions_file)
-    return PhotoDataset("flickr8k", split, chosen, paths, source=captions_file, limit=limit,
+    source = next((root / name for name in ("captions.txt", "captions.csv") if (root / name).exists()),
+                  root / "captions.txt")
+    captions = _read_captions(source)
+    names = _pictures_of(split, root, list(captions))
+    if lacking := [name for name in names if name not in captions]:
+        raise InputError(f"caption file {source}: no caption for {lacking[0]} of {_LISTS[split]}; "
+                         "check that both are of the same release and complete")
+    paths = pictures_by_id([(name, name) for name in names], root / "Images", source)
+    return PhotoDataset("flickr8k", split, {name: captions[name] for name in names}, paths, source=source, limit=limit,
                         check_images=check_images)
 
 
-def _splits(root: Path, split: str, names: list[str]) -> list[str]:
-    """Names of the pictures of one split, in the order of its list."""
+def _pictures_of(split: str, root: Path, names: list[str]) -> list[str]:
+    """Those of one split, in the order of its list; ``names`` are all that have captions."""
     lists = {name: root / file for name, file in _LISTS.items() if (root / file).exists()}
     if not lists:
         own = own_split(names)
         warnings.warn(f"data set flickr8k: no {_LISTS[split]} in {root}, so this is a split of our own: "
                       + ", ".join(f"{len(pictures):,} {name}" for name, pictures in own.items())
-                      + f"; figures of the official split need its lists, which are in {LISTS_AT}", stacklevel=3)
+                      + f"; figures of the official split need its lists, which are in {_LISTS_AT}", stacklevel=3)
         return own[split]
     if split not in lists:
         raise MissingFileError(f"split list {_LISTS[split]} not found in {root}, but {_LISTS[next(iter(lists))]} lies "
-                               f"there; it is part of Flickr8k_text.zip of the original release, which {LISTS_AT} has")
-    listed = {name: [line.strip() for line in read_text(file, "split list").splitlines() if line.strip()]
-              for name, file in lists.items()}
-    where: dict[str, str] = {}
-    for name, pictures in listed.items():
+                               f"there; it is part of Flickr8k_text.zip of the original release, which {_LISTS_AT} has")
+    listed = {file: [line.strip() for line in read_text(file, "split list").splitlines() if line.strip()]
+              for file in lists.values()}
+    where: dict[str, Path] = {}
+    for file, pictures in listed.items():
         for picture in pictures:
             if picture in where:
-                raise InputError(f"split list {lists[name]}: {picture} stands in it and in {lists[where[picture]]}; "
+                raise InputError(f"split list {file}: {picture} stands in it and in {where[picture]}; "
                                  "a picture belongs to one split, once")
-            where[picture] = name
-    return listed[split]
+            where[picture] = file
+    return listed[lists[split]]
 
 
 def own_split(names: list[str]) -> dict[str, list[str]]:
-    """Six eighths of the pictures for "train" and one each for "dev" and "test", whatever order they come in.
-
-    They are ranked by a hash of their names, with a seed in front.
-    """
+    """Six eighths of the pictures for "train" and one each for "dev" and "test", ranked by a hash of their names."""
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"0 {name}".encode()).digest())
     eighth = max(len(names) // 8, 1)
-    return {"train": sorted(ranked[2 * eighth :]), "dev": sorted(ranked[:eighth]),
-            "test": sorted(ranked[eighth : 2 * eighth])}
+    parts = {"train": ranked[2 * eighth :], "dev": ranked[:eighth], "test": ranked[eighth : 2 * eighth]}
+    return {split: sorted(names) for split, names in parts.items()}
 
 
 def _read_captions(path: Path) -> dict[str, list[str]]:
@@ -96,9 +89,7 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
     try:
         next(rows)
-        for row in rows:
-            if not row:
-                continue
+        for row in filter(None, rows):
             # A comma that nobody quoted belongs to the caption; a line break means an open quote.
             name, caption = row[0], comma.join(row[1:])
             if len(row) < 2 or "\n" in caption:

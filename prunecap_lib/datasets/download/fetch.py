@@ -49,7 +49,9 @@ def fetch_archive(archive: Archive, folder: Path, *, mirrors: tuple[str, ...] = 
     Raises: MissingFileError where no place has the file; InputError for a wrong checksum or a full disk.
     """
     path, part = folder / archive.name, folder / f"{archive.name}.part"
-    left, said, silent, wrong = places(archive, mirrors), [], set(), []
+    names = (urlsplit(archive.urls[0]).path.lstrip("/"), archive.name)  # with COCO's own folders, then flat
+    copies = [f"{mirror.rstrip('/')}/{name}" for mirror in mirrors for name in names]
+    left, said, silent, wrong = list(dict.fromkeys([*copies, *archive.urls])), [], set(), []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():  # an earlier call was stopped before it was unpacked
@@ -83,13 +85,6 @@ def fetch_archive(archive: Archive, folder: Path, *, mirrors: tuple[str, ...] = 
         f"file {archive.name}: not to be had from {', '.join(said)}.{kept} Name a mirror (--mirror URL, or "
         f"PRUNECAP_MIRRORS), or fetch it by hand from {archive.page} and give its folder (--from DIR); the same "
         "command goes on from there")
-
-
-def places(archive: Archive, mirrors: tuple[str, ...]) -> list[str]:
-    """Addresses to ask in turn: each mirror with COCO's own folders, then flat; then the archive's own."""
-    paths = (urlsplit(archive.urls[0]).path.lstrip("/"), archive.name)
-    return list(dict.fromkeys([f"{mirror.rstrip('/')}/{path}" for mirror in mirrors for path in paths]
-                              + list(archive.urls)))
 
 
 def check_archive(path: Path, archive: Archive) -> None:

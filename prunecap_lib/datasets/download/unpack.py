@@ -32,7 +32,7 @@ def is_there(archive: Archive, root: Path) -> bool:
 
     Raises: InputError where a part of it does, naming what is missing: that may be somebody's own work.
     """
-    listed = read_list(archive, root)
+    listed = _read_list(archive, root)
     if not archive.folder:
         for name, (_, size) in listed.items():
             file = root / name
@@ -73,7 +73,7 @@ def unpack_archive(path: Path, archive: Archive, root: Path, work: Path, *, prog
 
     try:
         with zipfile.ZipFile(path) as zip:
-            members = wanted(zip.infolist(), archive, path)
+            members = _wanted(zip.infolist(), archive, path)
             there = {str(file.relative_to(work)) for file in work.rglob("*")} if work.exists() else set()
             for folder in {(work / info.filename).parent for info in members}:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -102,33 +102,40 @@ def copy_in(files: dict[str, Path], archive: Archive, root: Path, work: Path) ->
     _settle(archive, root, work, {name: (_crc(work / name), (work / name).stat().st_size) for name in files})
 
 
-def wanted(members: list[zipfile.ZipInfo], archive: Archive, path: Path) -> list[zipfile.ZipInfo]:
+def _wanted(members: list[zipfile.ZipInfo], archive: Archive, path: Path) -> list[zipfile.ZipInfo]:
     """The members of a zip that are to be unpacked.
 
     Raises: InputError where any member would leave the folder, or the wanted ones are not all there, or declare far
     more bytes than they should have.
     """
-    for info in members:
-        if reason := _unsafe(info):
-            raise InputError(f"zip {path}: member {info.orig_filename!r} {reason}; nothing was unpacked. Delete the "
-                             f"file and fetch it from {archive.page}")
     picture = re.compile(rf"{archive.folder}/[^/]+\.jpg")
     found = {info.filename: info for info in members
              if (picture.fullmatch(info.filename) if archive.folder else info.filename in archive.files)}
-    if missing := [file for file in archive.files if file not in found]:
-        raise InputError(f"zip {path}: no {missing[0]} in it; nothing was unpacked. Fetch {archive.name} from "
-                         f"{archive.page}")
-    if archive.folder and len(found) != archive.pictures:
-        raise InputError(f"zip {path}: {len(found):,} pictures in {archive.folder}/, but {archive.name} holds "
-                         f"{archive.pictures:,}; nothing was unpacked. Fetch it from {archive.page}")
     declared = sum(info.file_size for info in found.values())
-    if declared > 2 * archive.unpacked:
-        raise InputError(f"zip {path}: would unpack to {declared:,} bytes, but about {archive.unpacked:,} are to be "
-                         f"expected; nothing was unpacked. Fetch {archive.name} from {archive.page}")
-    return list(found.values())
+    if unsafe := next((info for info in members if _dangers(info)), None):
+        problem = f"member {unsafe.orig_filename!r} {_dangers(unsafe)[0]}"
+    elif missing := [file for file in archive.files if file not in found]:
+        problem = f"no {missing[0]} in it"
+    elif archive.folder and len(found) != archive.pictures:
+        problem = f"{len(found):,} pictures in {archive.folder}/, but {archive.name} holds {archive.pictures:,}"
+    elif declared > 2 * archive.unpacked:
+        problem = f"would unpack to {declared:,} bytes, but about {archive.unpacked:,} are to be expected"
+    else:
+        return list(found.values())
+    raise InputError(f"zip {path}: {problem}; nothing was unpacked. Delete the file and fetch it from {archive.page}")
 
 
-def read_list(archive: Archive, root: Path) -> dict[str, tuple[int, int]]:
+def _dangers(info: zipfile.ZipInfo) -> list[str]:
+    """What is wrong with a member's name or kind."""
+    name = info.orig_filename
+    return [reason for reason, so in {
+        "would leave the folder": name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"),
+        "has a control character in its name": re.search(r"[\x00-\x1f]", name),
+        "is a symbolic link": stat.S_ISLNK(info.external_attr >> 16),
+        "is encrypted": info.flag_bits & 1}.items() if so]
+
+
+def _read_list(archive: Archive, root: Path) -> dict[str, tuple[int, int]]:
     """CRC-32 and bytes by file, of what was unpacked; empty where that was not done here."""
     if not _list(archive, root).exists():
         return {}
@@ -147,31 +154,16 @@ def check_bytes(archive: Archive, root: Path, *, progress: bool = True) -> int:
     """
     from tqdm import tqdm
 
-    rows = read_list(archive, root)
+    rows = _read_list(archive, root)
     for name, (crc, _) in tqdm(rows.items(), desc=f"checking {archive.name}", unit="file", disable=not progress):
         try:
-            same = _crc(root / name) == crc
+            problem = "" if _crc(root / name) == crc else f"its bytes are no longer those that {archive.name} holds"
         except OSError as error:
-            raise InputError(f"file {root / name}: {error.strerror or error}; delete it and run the same command "
-                             "again to see how to get it back") from error
-        if not same:
-            raise InputError(f"file {root / name}: its bytes are no longer those that {archive.name} holds; delete it "
-                             "and run the same command again to see how to get it back")
+            problem = error.strerror or str(error)
+        if problem:
+            raise InputError(f"file {root / name}: {problem}; delete it and run the same command again to see how to "
+                             "get it back")
     return len(rows)
-
-
-def _unsafe(info: zipfile.ZipInfo) -> str | None:
-    """What is wrong with a member's name or kind."""
-    name, mode = info.orig_filename, info.external_attr >> 16
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-        return "would leave the folder"
-    if re.search(r"[\x00-\x1f]", name):
-        return "has a control character in its name"
-    if stat.S_ISLNK(mode):
-        return "is a symbolic link"
-    if info.flag_bits & 1:
-        return "is encrypted"
-    return None
 
 
 def _settle(archive: Archive, root: Path, work: Path, rows: dict[str, tuple[int, int]]) -> None:
@@ -180,7 +172,7 @@ def _settle(archive: Archive, root: Path, work: Path, rows: dict[str, tuple[int,
         if hasattr(os, "sync"):
             os.sync()  # a power cut must not leave empty files under good names
         # What somebody has put there stays, and is not in the list.
-        new = {name: row for name, row in rows.items() if not (root / name).exists()} | read_list(archive, root)
+        new = {name: row for name, row in rows.items() if not (root / name).exists()} | _read_list(archive, root)
         write_text(_list(archive, root), "".join(f"{crc:08x} {size} {name}\n" for name, (crc, size) in new.items()))
         if archive.folder:
             (work / archive.folder).rename(root / archive.folder)

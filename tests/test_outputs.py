@@ -25,7 +25,7 @@ from prunecap_lib.cli.train import TrainCommand
 from prunecap_lib.datasets.scenes import ScenesDataset, make_scenes, write_coco
 from prunecap_lib.datasets.shards import ShardSettings
 from prunecap_lib.datasets.shards.build import SPLIT, build_shards
-from prunecap_lib.datasets.shards.cache import ShardCache
+from prunecap_lib.datasets.shards.dataset import ShardCache
 from prunecap_lib.errors import InputError
 from prunecap_lib.evaluation import metrics
 from prunecap_lib.features.checks import FEATURES

@@ -14,7 +14,7 @@ from shard_photos import photos
 
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.datasets.loading import map_in_workers
-from prunecap_lib.datasets.shards import ShardSettings, cache
+from prunecap_lib.datasets.shards import ShardSettings, dataset
 from prunecap_lib.datasets.shards.build import build_shards
 from prunecap_lib.errors import InputError, MissingFileError
 
@@ -49,7 +49,7 @@ def server(tmp_path, monkeypatch):
                  say=lambda _: None)
     monkeypatch.setenv("PRUNECAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("PRUNECAP_CACHE_GB", raising=False)
-    monkeypatch.setattr(cache.time, "sleep", lambda _: None)
+    monkeypatch.setattr(dataset.time, "sleep", lambda _: None)
     monkeypatch.setattr(Handler, "asked", [])
     monkeypatch.setattr(Handler, "break_off", 0)
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path / "www"))

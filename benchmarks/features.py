@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 
 from prunecap_lib import TrainConfig
-from prunecap_lib.costs.memory import autocast, precision_on
+from prunecap_lib.costs.forecast.memory import precision_on
+from prunecap_lib.costs.forecast.shapes import autocast
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.errors import MissingFileError
 from prunecap_lib.features import FeatureCache

@@ -20,8 +20,8 @@ from dataclasses import replace
 import torch
 
 from prunecap_lib import TrainConfig
-from prunecap_lib.costs import training_memory
-from prunecap_lib.costs.memory import measured_memory
+from prunecap_lib.costs.forecast import training_memory
+from prunecap_lib.costs.forecast.memory import measured_memory
 from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
 

@@ -27,15 +27,14 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prunecap_lib import Captioner, TrainConfig
-from prunecap_lib.costs import find_gpu
-from prunecap_lib.costs.calibrate import this_machine
-from prunecap_lib.costs.memory import UnfusedAttention, autocast, training_step
-from prunecap_lib.costs.operations import Operation, Operations, total_flops
-from prunecap_lib.costs.outline import MetaScalars, placeholder_vocabulary
-from prunecap_lib.costs.predict import roofline
+from prunecap_lib.costs.flops import Operation, Operations, total_flops
+from prunecap_lib.costs.forecast import find_gpu, this_machine
+from prunecap_lib.costs.forecast.memory import training_step
+from prunecap_lib.costs.forecast.shapes import Shapes, UnfusedAttention, autocast
+from prunecap_lib.costs.forecast.speed import roofline
+from prunecap_lib.costs.meta import placeholder_vocabulary
 from prunecap_lib.encoders import build_encoder
 from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
@@ -82,7 +81,7 @@ def encoder_step(name: str, batch: int, fused: bool) -> list[Operation]:
     """Forward and backward of an encoder alone, in 16 bits. The optimizer is a hundredth of it."""
     with torch.device("meta"):
         encoder = build_encoder(name)
-    with FakeTensorMode(allow_non_fake_inputs=True), MetaScalars():
+    with Shapes():
         encoder = encoder.to_empty(device="cpu").train()
         images = torch.zeros(batch, 3, encoder.image_size, encoder.image_size)
         with Operations() as counted:

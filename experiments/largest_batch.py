@@ -3,7 +3,7 @@
     python experiments/largest_batch.py --out data/results/largest_batch.json
     python experiments/largest_batch.py --out data/results/largest_batch.json --add
 
-Nothing is trained and no GPU is needed: ``costs.largest_batch`` estimates each from a training step without numbers.
+Nothing is trained and no GPU is needed: ``costs.forecast.largest_batch`` estimates each from a training step without numbers.
 About ten seconds a setting, a quarter of an hour in all; with ``--add`` it goes on where it was stopped.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from prunecap_lib import TrainConfig
-from prunecap_lib.costs import largest_batch
+from prunecap_lib.costs.forecast import largest_batch
 from prunecap_lib.provenance import report_path, write_rows
 from prunecap_lib.pruning import Schedule
 

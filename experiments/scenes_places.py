@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from prunecap_lib import Captioner, VisualTokens
-from prunecap_lib.costs.latency import Quartiles, write
+from prunecap_lib.costs.ledger import Quartiles, write
 from prunecap_lib.datasets import open_dataset
 from prunecap_lib.evaluation import bootstrap_interval, mean, per_image_cider
 from prunecap_lib.provenance import report_path, write_rows

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from prunecap_lib import TrainConfig
-from prunecap_lib.costs import training_memory
-from prunecap_lib.costs.memory import LiveBytes
+from prunecap_lib.costs.forecast import training_memory
+from prunecap_lib.costs.forecast.shapes import LiveBytes
 from prunecap_lib.devices import checkpointed
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule

@@ -99,7 +99,7 @@ def run(command: CostCommand) -> None:
     if command.figure:
         check_figure(command.figure)
     from ..costs import break_even, latency, ledger, usual_schedule
-    from ..costs.memory import precision_on
+    from ..costs.forecast.memory import precision_on
     from ..provenance import provenance
     gc.freeze()  # what has been imported stays: the collector need not walk through it while tensors come and go
     name, captioner, config = model_of(command)
@@ -169,7 +169,7 @@ def parse_memory(text: str) -> int:
 def model_of(command: CostCommand):
     """A name to show, the captioner (a preset's has no numbers), and how it would be trained."""
     from ..captioner import Captioner
-    from ..costs.memory import training_outline
+    from ..costs.forecast.memory import training_captioner
     from ..training import TrainConfig
     training = dict(freeze_encoder=command.freeze_encoder, cache_features=command.cache_features,
                     precision=command.precision)
@@ -197,7 +197,7 @@ def model_of(command: CostCommand):
     if command.vocabulary_size is not None:
         config = replace(config, vocabulary_size=command.vocabulary_size)
     config = replace(config, max_words=max(config.max_words, command.words))
-    return config.encoder, training_outline(config, config.vocabulary_size), config
+    return config.encoder, training_captioner(config, config.vocabulary_size), config
 
 
 def on_this_machine(captioner, batch: int):
@@ -213,7 +213,7 @@ def on_this_machine(captioner, batch: int):
 
 
 def largest_batches(config, gpu_memory: int, prune_ratio: float) -> dict[str, int]:
-    from ..costs import largest_batch
+    from ..costs.forecast import largest_batch
     return {"all_tokens": largest_batch(replace(config, prune_ratio=0.0, schedule=None), gpu_memory),
             "pruned": largest_batch(replace(config, prune_ratio=prune_ratio), gpu_memory)}
 

@@ -9,11 +9,10 @@ from ..errors import InputError
 
 def predictions(config, names: str, *, prune_ratio: float, pictures: int, price: float | None,
                 **settings) -> list[dict]:
-    """A row for each GPU, all tokens and pruned. ``settings`` go to ``costs.predict``."""
-    from ..costs import GPUS, find_gpu, predict
-    from ..costs.calibrate import this_machine
-    from ..costs.memory import precision_on
-    from ..costs.predict import DoesNotFit
+    """A row for each GPU, all tokens and pruned. ``settings`` go to ``costs.forecast.predict``."""
+    from ..costs.forecast import GPUS, find_gpu, predict, this_machine
+    from ..costs.forecast.memory import precision_on
+    from ..costs.forecast.speed import DoesNotFit
     if pictures < 1:
         raise InputError(f"pictures is {pictures}; an epoch has at least 1")
     if price is not None and not price >= 0:
@@ -45,7 +44,7 @@ def predictions(config, names: str, *, prune_ratio: float, pictures: int, price:
 
 def prediction_table(rows: list[dict], words: str, *, pictures: int, rate: float | None) -> list[str]:
     """The rows as lines, with the sentences that they need."""
-    from ..costs.predict import GIB, LAUNCH
+    from ..costs.forecast.speed import GIB, LAUNCH
     fits = [row for row in rows if "misfit" not in row]
     width = max(len(row["gpu"]) for row in rows)
     priced = any(row["cost_an_epoch"] for row in fits)

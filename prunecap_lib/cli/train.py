@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..costs.room import out_of_memory
+from ..costs.forecast import out_of_memory
 from ..distributed import processes
 from ..errors import InputError, TrainingError, printable
 from ..pruning import Schedule

@@ -1,12 +1,8 @@
-"""What does a captioner cost, and what does pruning save? Operations, parameters, seconds and memory."""
+"""What does a captioner cost, and what does pruning save? Operations, parameters, seconds; ``forecast``: training."""
 
 from .budget import BreakEven, break_even, fastest_schedule, schedule_for_flops, usual_schedule
 from .flops import count_flops
-from .latency import Latency, Quartiles, latency
-from .ledger import STAGES, Ledger, ledger
-from .memory import largest_batch, training_memory
-from .predict import GPUS, Device, Prediction, find_gpu, predict
+from .ledger import STAGES, Latency, Ledger, Quartiles, latency, ledger
 
-__all__ = ["GPUS", "STAGES", "BreakEven", "Device", "Latency", "Ledger", "Prediction", "Quartiles", "break_even",
-           "count_flops", "fastest_schedule", "find_gpu", "largest_batch", "latency", "ledger", "predict",
-           "schedule_for_flops", "training_memory", "usual_schedule"]
+__all__ = ["STAGES", "BreakEven", "Latency", "Ledger", "Quartiles", "break_even", "count_flops", "fastest_schedule",
+           "latency", "ledger", "schedule_for_flops", "usual_schedule"]

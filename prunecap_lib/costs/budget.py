@@ -14,7 +14,7 @@ from ..encoders import Encoder
 from ..errors import InputError
 from ..pruning import Schedule
 from .flops import count_flops
-from .outline import without_numbers
+from .meta import to_meta
 
 LOG = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...]
     """
     if not 0 < share <= 1:
         raise InputError(f"share {share} of the FLOPs is outside (0, 1]; 0.5 asks for half of them")
-    outline = without_numbers(encoder)
+    outline = to_meta(encoder)
     outline.check_schedule(Schedule(after, (1.0,) * len(after), scorer, reduction))
     images = torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta")
     with outline.unpruned():

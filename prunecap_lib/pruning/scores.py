@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,16 +45,15 @@ def _spread_order(H: int, W: int) -> tuple[int, ...]:
     is least; ties take the lowest index (the void-filling half of Ulichney 1993, "The void-and-cluster method").
     Distances wrap around the edges. Without that the order fills the picture's border first, where seldom is a thing.
     """
-    rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
-    down = (rows.flatten()[:, None] - rows.flatten()).abs()
-    across = (columns.flatten()[:, None] - columns.flatten()).abs()
-    squared = torch.minimum(down, H - down) ** 2 + torch.minimum(across, W - across) ** 2
-    bump = (-squared.double() / 2).exp()
+    rows, columns = np.indices((H, W)).reshape(2, -1)  # numpy's, which no mode of torch that counts or fakes can touch
+    down, across = (np.abs(np.subtract.outer(where, where)) for where in (rows, columns))
+    squared = np.minimum(down, H - down) ** 2 + np.minimum(across, W - across) ** 2
+    bump = np.exp(-squared / 2)
     order = [(H // 2) * W + W // 2]
-    filled = bump[order[0]].clone()
+    filled = bump[order[0]].copy()
     while len(order) < H * W:
-        filled[order[-1]] = float("inf")
-        order.append(int(filled.round(decimals=9).argmin()))  # rounded: equal sums differ in the last bit
+        filled[order[-1]] = np.inf
+        order.append(int(filled.round(9).argmin()))  # rounded: equal sums differ in the last bit
         filled += bump[order[-1]]
     return tuple(order)
 

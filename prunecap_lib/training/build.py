@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 
+import torch
+
 from ..bytepairs import BytePairs
 from ..captioner import Captioner, CaptionerConfig
 from ..encoders import Encoder, build_encoder
@@ -97,3 +99,9 @@ def parameter_groups(captioner: Captioner, weight_decay: float, encoder_share: f
     return [{"params": [p for name, p in trained.items() if share[name] == one and (p.dim() > 1) == matrix],
              "weight_decay": weight_decay if matrix else 0.0, "share": one}
             for one in sorted(set(share.values()), reverse=True) for matrix in (True, False)]
+
+
+def new_optimizer(captioner: Captioner, config: TrainConfig, **options) -> torch.optim.AdamW:
+    """What moves the weights that are trained. ``options`` are AdamW's own."""
+    groups = parameter_groups(captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), **options)

@@ -24,7 +24,7 @@ from ..evaluation import token_accuracy
 from ..evaluation.cider import check_document_frequencies
 from ..files import check_output_folder, recover_folder, say, write_text
 from .batches import Batch, Batches, MicroBatchKey, open_split
-from .build import initial_captioner, learning_rate, load_teacher, parameter_groups
+from .build import initial_captioner, learning_rate, load_teacher, new_optimizer
 from .config import TrainConfig
 from .objective import objective
 from .resume import RUN, RunPosition, load_state, own_folder, save, saved_position, whole_weights
@@ -108,12 +108,10 @@ class Run:
         self.critic = config.self_critical and SelfCritical(dataset.captions, self.captioner.vocabulary, config)
         self.average = moving_average(self.captioner, config.ema) if config.ema else None
         apply_compute_options(self.captioner, config)
-        groups = parameter_groups(self.captioner, config.weight_decay, (config.encoder_lr or config.lr) / config.lr)
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
         self.tracker = Tracker(accelerator, config, self.step)
         self.log = Log(config.folder / "metrics.jsonl", self.step, writes=self.main, tracker=self.tracker,
                        validated=self.position.epochs * self.data.steps == self.step)
-        self.model, self.optimizer = accelerator.prepare(self.captioner, optimizer)
+        self.model, self.optimizer = accelerator.prepare(self.captioner, new_optimizer(self.captioner, config))
         frozen = partial(accelerator.prepare_model, evaluation_mode=True)
         self.kept = frozen(self.average.module) if self.average else self.model
         self.teacher = frozen(load_teacher(config)) if config.has_teacher else None

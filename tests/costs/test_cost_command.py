@@ -11,7 +11,7 @@ from prunecap_lib import Captioner, CaptionerConfig
 from prunecap_lib.cli import main
 from prunecap_lib.cli.cost import parse_memory
 from prunecap_lib.costs import ledger, schedule_for_flops
-from prunecap_lib.costs.outline import placeholder_vocabulary
+from prunecap_lib.costs.meta import placeholder_vocabulary
 
 pytestmark = pytest.mark.slow
 
@@ -98,9 +98,9 @@ def test_gpus_that_are_not_here(capsys, model):
 
 
 def test_a_gpu_that_is_too_small_is_said_beside_those_that_are_not(capsys, monkeypatch, model):
-    from prunecap_lib import costs
-    small = tuple(replace(gpu, memory=2**30) if gpu.name == "rtx3090" else gpu for gpu in costs.GPUS[:2])
-    monkeypatch.setattr(costs, "GPUS", small)
+    from prunecap_lib.costs import forecast
+    small = tuple(replace(gpu, memory=2**30) if gpu.name == "rtx3090" else gpu for gpu in forecast.GPUS[:2])
+    monkeypatch.setattr(forecast, "GPUS", small)
     _, out, _ = run(capsys, "--checkpoint", model, "--gpu", "all", "--batch-size", 8)
     assert out.count("does not fit") == 2 and out.count("rtx4090") == 2
 

@@ -7,7 +7,7 @@ import torch
 
 from prunecap_lib import Captioner, CaptionerConfig, TrainConfig
 from prunecap_lib.costs import STAGES, count_flops, latency, ledger
-from prunecap_lib.costs.outline import placeholder_vocabulary
+from prunecap_lib.costs.meta import placeholder_vocabulary
 from prunecap_lib.decoder import IncrementalDecoder
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from prunecap_lib.costs.operations import Operations, total_flops
+from prunecap_lib.costs.flops import Operations, total_flops
 
 
 def counted(function):

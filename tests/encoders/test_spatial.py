@@ -8,7 +8,7 @@ from zero_draws import zero_draws
 
 from prunecap_lib import Captioner, CaptionerConfig, build_encoder
 from prunecap_lib.costs import count_flops
-from prunecap_lib.costs.outline import placeholder_vocabulary
+from prunecap_lib.costs.meta import placeholder_vocabulary
 from prunecap_lib.encoders import MetaFormerConfig
 from prunecap_lib.encoders.weights import load_weights
 from prunecap_lib.errors import InputError

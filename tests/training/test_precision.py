@@ -9,7 +9,7 @@ import torch
 from test_training import tiny
 
 from prunecap_lib import TrainConfig, train
-from prunecap_lib.costs.memory import precision_on
+from prunecap_lib.costs.forecast.memory import precision_on
 from prunecap_lib.devices import autocast
 from prunecap_lib.errors import CheckpointError, InputError
 from prunecap_lib.training import setup
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def native(monkeypatch):
     """native(True): this machine has bf16 of its own, says the test."""
     def say(answer):
-        for module in ("training.setup", "costs.memory"):
+        for module in ("training.setup", "costs.forecast.memory"):
             monkeypatch.setattr(f"prunecap_lib.{module}.native_bf16", lambda device: answer)
     return say
 

@@ -12,7 +12,8 @@ import torch
 from other_process import run_script
 from safetensors.torch import load_file
 
-from prunecap_lib import Captioner, TrainConfig, cli, costs, train
+from prunecap_lib import Captioner, TrainConfig, cli, train
+from prunecap_lib.costs.forecast import memory
 from prunecap_lib.errors import CheckpointError, InputError, TrainingError, TrainingStopped
 from prunecap_lib.training import resume, run, setup
 from prunecap_lib.training.run_log import CLOCKS, Log
@@ -214,8 +215,8 @@ def test_out_of_memory_names_what_fits(monkeypatch, capsys):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("prunecap_lib.cli.train.train", full)
-    monkeypatch.setattr(costs.room, "memory_here", lambda: 24 * 10**9)
-    monkeypatch.setattr(costs.room, "largest_batch",
+    monkeypatch.setattr(memory, "memory_here", lambda: 24 * 10**9)
+    monkeypatch.setattr(memory, "largest_batch",
                         lambda config, *_, **__: 20 if config.checkpoint_activations else 9)
     with pytest.raises(SystemExit) as status:
         cli.main(["train", "--limit", "10", "--batch-size", "16", "--out", "unused"])

@@ -7,8 +7,17 @@ import pytest
 import torch
 
 from prunecap_lib import TrainConfig, VisualTokens, encoders
-from prunecap_lib.costs import largest_batch, training_memory
-from prunecap_lib.costs.memory import RESERVE, WIDE, LiveBytes, _cached_step, _step, measured_memory, training_outline
+from prunecap_lib.costs.forecast import largest_batch, training_memory
+from prunecap_lib.costs.forecast.memory import (
+    RESERVE,
+    WIDE,
+    _cached_step,
+    _meta_encoder,
+    _step,
+    measured_memory,
+    training_captioner,
+)
+from prunecap_lib.costs.forecast.shapes import LiveBytes
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
@@ -26,15 +35,21 @@ def fewer(build, **blocks):
     return built
 
 
+def clear():
+    """Of what is remembered encoders are told apart by their names."""
+    for remembered in (_cached_step, _meta_encoder):
+        remembered.cache_clear()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def shallow():
     """Here "vit" has as many blocks as this says, and "convnext" one more: every operation of a step takes its time."""
     blocks = 3
-    _cached_step.cache_clear()  # it tells encoders apart by their names
+    clear()
     with mock.patch.multiple(encoders, scenes_vit=fewer(encoders.scenes_vit, depth=blocks),
                              scenes_convnext=fewer(encoders.scenes_convnext, depths=(1, blocks))):
         yield blocks
-    _cached_step.cache_clear()
+    clear()
 
 
 def test_live_bytes_forget_what_is_gone():
@@ -81,14 +96,13 @@ def test_unfused_attention_keeps_its_weights(precision, kept, shallow):
 
 
 def test_a_step_holds_weights_gradients_and_two_moments_at_least():
-    from prunecap_lib.costs.memory import training_outline
-    parameters = sum(p.numel() for p in training_outline(TINY, 60).parameters())
+    parameters = sum(p.numel() for p in training_captioner(TINY, 60).parameters())
     assert training_memory(TINY) > 4 * 4 * parameters
     assert training_memory(replace(TINY, freeze_encoder=True)) < 4 * 4 * parameters
 
 
 def test_a_moving_average_is_one_more_copy():
-    weights = sum(4 * p.numel() for p in training_outline(TINY, TINY.vocabulary_size).parameters())
+    weights = sum(4 * p.numel() for p in training_captioner(TINY, TINY.vocabulary_size).parameters())
     assert training_memory(replace(TINY, ema=0.99)) - training_memory(TINY) == pytest.approx(weights, rel=0.01)
 
 
@@ -118,7 +132,7 @@ def test_the_grid_score_is_none_the_wiser():
     (dict(encoder="convnext", freeze_encoder=True, scorer="random"), False)], ids=["merge", "frozen"])
 def test_one_step_tells_of_every_batch_size(changes, fused):
     config = replace(TINY, **changes)
-    wide, direct = (_step(config, 60, batch, "cuda", 1, fake=True, fused=fused) for batch in (WIDE, 7))
+    wide, direct = (_step(config, 60, batch, "cuda", 1, fused) for batch in (WIDE, 7))
     found = wide.of(7)  # in what order tensors go that go together is not told
     assert (sorted(found.changes), found.operations) == (sorted(direct.changes), direct.operations)
     assert found.memory == direct.memory == training_memory(config, batch_size=7, fused=fused)

@@ -9,14 +9,18 @@ Shapes: B pictures a GPU and step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..errors import InputError
-from ..training import TrainConfig
-from .ledger import check_counts
+import torch
+
+from ...errors import InputError
+from ...training import TrainConfig
+from ..flops import Operation, total_flops
+from ..ledger import check_counts, wait_for
 from .memory import RESERVE, largest_batch, training_step
-from .operations import Operation, total_flops
 
 GIB = 2**30
 SHARE = (0.45, 0.9)
@@ -24,6 +28,10 @@ SHARE = (0.45, 0.9)
 PoolFormer that timm has published for an RTX 3090 (in 16 bits, at 224 pixels, of 6 to 1,013 million parameters) lie
 at 0.64 to 0.90 of what is told for them here, and at 0.20 to 0.68 of the peak FLOP/s; NVIDIA's of ViT-g/14 at 0.58 on
 eight A100 and 0.47 on eight H100. ``benchmarks/predict.py`` has them one by one."""
+
+CPU_SHARE = (0.6, 0.9)
+"""What training reaches of the limit that this file's rates set, on a CPU: ten captioners on one core were at 0.61 to
+0.84 (``benchmarks/predict.py``)."""
 
 LAUNCH = (5e-6, 20e-6)
 """Seconds in which the host issues one operation, at least and at most, when it runs as eager PyTorch: a step of many
@@ -77,6 +85,43 @@ def find_gpu(name: str) -> Device:
         if gpu.name.removeprefix("rtx") == name.lower().replace(" ", "").removeprefix("rtx"):
             return gpu
     raise InputError(f"gpu {name!r} is not known; known are {', '.join(gpu.name for gpu in GPUS)}")
+
+
+def this_machine(*, side: int | None = None, numbers: int | None = None, turns: int = 5) -> Device:
+    """Measure the GPU that is here, or else the CPU: about a second. The best of ``turns`` counts.
+
+    Args:
+        side: of the square matrices that are multiplied. numbers: of the 32-bit numbers that are copied.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = device.type == "cuda"
+    side, numbers = side or (8192 if gpu else 1536), numbers or (2**28 if gpu else 2**25)
+
+    def rate(dtype: torch.dtype) -> float:
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        return 2 * side**3 / best(lambda: a @ b, device, turns)
+
+    a, b = (torch.ones(numbers, device=device) for _ in range(2))
+    bandwidth = 8 * numbers / best(lambda: b.copy_(a), device, turns)
+    half, full = rate(torch.bfloat16), rate(torch.float32)
+    memory = torch.cuda.get_device_properties(device).total_memory if gpu else \
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name() if gpu else f"this CPU, {threads} thread{'s' if threads > 1 else ''}"
+    return Device(name, memory, half=half, tf32=full, fp32=full, bandwidth=bandwidth,
+                  share=SHARE if gpu else CPU_SHARE, kernels=device.type)
+
+
+def best(function: Callable, device: torch.device, turns: int) -> float:
+    """Seconds of the fastest of ``turns`` runs; one more warms up."""
+    seconds = []
+    for _ in range(turns + 1):
+        wait_for(device)
+        start = time.perf_counter()
+        function()
+        wait_for(device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
 
 
 @dataclass(frozen=True)

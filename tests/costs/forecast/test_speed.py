@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from prunecap_lib import TrainConfig
-from prunecap_lib.costs import GPUS, Device, find_gpu, predict, training_memory
-from prunecap_lib.costs.calibrate import this_machine
-from prunecap_lib.costs.memory import RESERVE, training_outline, training_step
-from prunecap_lib.costs.operations import Operation, total_flops
-from prunecap_lib.costs.predict import LAUNCH, SHARE, exchange, roofline, step_seconds
+from prunecap_lib.costs.flops import Operation, total_flops
+from prunecap_lib.costs.forecast import GPUS, Device, find_gpu, predict, this_machine, training_memory
+from prunecap_lib.costs.forecast.memory import RESERVE, training_captioner, training_step
+from prunecap_lib.costs.forecast.speed import LAUNCH, SHARE, exchange, roofline, step_seconds
 from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.slow
 TINY = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=4, captions_per_image=2, max_words=8,
                    vocabulary_size=60, precision="fp32")
 SLOW = Device("slow", 24 * 2**30, half=4e9, tf32=2e9, fp32=1e9, bandwidth=1e9, link=1e9, share=(0.5, 0.8))
-RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "predict.json"
+RESULTS = Path(__file__).resolve().parents[3] / "data" / "results" / "predict.json"
 
 
 def test_an_operation_takes_the_longer_of_two_times():
@@ -81,7 +80,7 @@ def test_the_largest_batch_fits_by_the_rules_of_the_device():
 
 
 def test_backward_takes_about_twice_the_forward_pass():
-    captioner = training_outline(TINY, 60)
+    captioner = training_captioner(TINY, 60)
     encoder = 2 * 64 * sum(p.numel() for name, p in captioner.encoder.named_parameters() if p.dim() > 1
                            and "pos" not in name)  # 64 patches meet every matrix
     ways = dict(), dict(freeze_encoder=True), dict(freeze_encoder=True, cache_features=True)

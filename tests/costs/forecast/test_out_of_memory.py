@@ -7,9 +7,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from prunecap_lib import TrainConfig, Vocabulary, train
-from prunecap_lib.costs import room, training_memory
-from prunecap_lib.costs.memory import RESERVE, training_step
-from prunecap_lib.costs.room import out_of_memory, vocabulary_size
+from prunecap_lib.costs.forecast import memory, training_memory
+from prunecap_lib.costs.forecast.memory import RESERVE, out_of_memory, training_step, vocabulary_size
 from prunecap_lib.datasets import open_dataset
 
 # captions are longer than max_words, so that all are cut to the length that is told for
@@ -64,7 +63,7 @@ def test_processes_keep_copies_of_their_gradients():
 def test_the_batch_that_is_told_to_fit_fits_in_parts(monkeypatch):
     """The remedy is a step in parts, which hold the gradients of those before them. On a GPU, of which one step tells
     every batch."""
-    monkeypatch.setattr(room, "device_here", lambda: torch.device("cuda"))
+    monkeypatch.setattr(memory, "device_here", lambda: torch.device("cuda"))
     size, left = vocabulary_size(RUN), 60 * 2**20
     told = out_of_memory(replace(RUN, batch_size=1000), RESERVE + left)
     fits = int(told.split("by estimate ")[1].split()[0])

@@ -3,8 +3,8 @@
     python experiments/largest_batch.py --out data/results/largest_batch.json
     python experiments/largest_batch.py --out data/results/largest_batch.json --add
 
-Nothing is trained and no GPU is needed: ``costs.forecast.largest_batch`` estimates each from a training step without numbers.
-About ten seconds a setting, a quarter of an hour in all; with ``--add`` it goes on where it was stopped.
+Nothing is trained and no GPU is needed: ``costs.forecast.largest_batch`` estimates each from a step without numbers.
+A few seconds a setting, some minutes in all; with ``--add`` it goes on where it was stopped.
 """
 
 from __future__ import annotations

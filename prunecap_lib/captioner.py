@@ -267,7 +267,7 @@ class Captioner(nn.Module):
 
     def _attention(self, ids: Tensor, memory: Tensor, kept: VisualTokens) -> Tensor:
         """Where each written word looked: ids [B, T] -> [B, T, H, W]."""
-        weights = self._cross_attention(ids, memory).float().mean(dim=(0, 2))                     # [B, T, P+K]
+        weights = self._cross_attention(ids, memory).float().mean(dim=(0, 2))           # [B, T, P+K]
         return kept.scatter(weights[..., kept.prefix_count :]).cpu()
 
     def _caption(self, ids: list[int], log_prob: float, cells: Tensor, weights: Tensor | None) -> Caption:

@@ -249,32 +249,27 @@ class Captioner(nn.Module):
             if n > 1:
                 rows = torch.arange(len(memory), device=memory.device).repeat_interleave(n)
                 memory, kept = memory[rows], kept.select(rows)
-            maps = self._attention(written.ids, memory, kept) if return_attention else [None] * len(memory)
+            maps = [None] * len(memory)
+            if return_attention:
+                weights = self._cross_attention(written.ids, memory).float().mean(dim=(0, 2))   # [B, T, P+K]
+                maps = kept.scatter(weights[..., kept.prefix_count :]).cpu()                    # [B, T, H, W]
         finally:
             if was_training:
                 self.train()
-        return [self._caption(ids, log_prob, cells, weights) for ids, log_prob, cells, weights
-                in zip(written.ids.tolist(), written.log_prob.tolist(), kept.index.cpu(), maps, strict=True)]
+        captions = []
+        for ids, log_prob, cells, attention in zip(written.ids.tolist(), written.log_prob.tolist(), kept.index.cpu(),
+                                                   maps, strict=True):
+            ids = ids[: ids.index(EOS) + 1] if EOS in ids else [i for i in ids if i != PAD]
+            captions.append(Caption(self.vocabulary.decode(ids), ids, [self.vocabulary.words[i] for i in ids], log_prob,
+                                    cells, self.encoder.grid, None if attention is None else attention[: len(ids)]))
+        return captions
 
     def _cross_attention(self, ids: Tensor, memory: Tensor) -> Tensor:
-        """Cross-attention of finished captions: ids [B, T] as written -> [layers, B, h, T, S].
-
-        The cached steps give the same weights as one pass over the finished caption, so generation holds none.
-        """
+        """Cross-attention of finished captions: ids [B, T] as written -> [layers, B, h, T, S]. One pass gives the same
+        weights as the cached steps, so generation holds none."""
         inputs = torch.cat([torch.full_like(ids[:, :1], BOS), ids[:, :-1]], dim=1)
         inputs = inputs.masked_fill(inputs == EOS, PAD)
         return self.decoder.attention_weights(inputs, memory)
-
-    def _attention(self, ids: Tensor, memory: Tensor, kept: VisualTokens) -> Tensor:
-        """Where each written word looked: ids [B, T] -> [B, T, H, W]."""
-        weights = self._cross_attention(ids, memory).float().mean(dim=(0, 2))           # [B, T, P+K]
-        return kept.scatter(weights[..., kept.prefix_count :]).cpu()
-
-    def _caption(self, ids: list[int], log_prob: float, cells: Tensor, weights: Tensor | None) -> Caption:
-        ids = ids[: ids.index(EOS) + 1] if EOS in ids else [i for i in ids if i != PAD]
-        words = [self.vocabulary.words[i] for i in ids]
-        return Caption(self.vocabulary.decode(ids), ids, words, log_prob, cells, self.encoder.grid,
-                       None if weights is None else weights[: len(ids)])
 
     # -- to disk and back ---------------------------------------------------------------------------------
 

@@ -76,10 +76,18 @@ def run(command: EvaluateCommand) -> None:
     from ..captioner import Captioner
     from ..datasets import open_dataset
     from ..distributed import processes
-    from ..evaluation import evaluate, score_split
-    from ..provenance import provenance, run_signature
-    from ..reports import check_ids, read_captions
-    check_outputs(command)
+    from ..evaluation import check_metrics, evaluate, score_split
+    from ..files import check_output_file
+    from ..provenance import REPORT, provenance, run_signature
+    from ..reports import RESULTS, check_ids, check_page, read_captions
+    check_metrics(command.metrics)  # now, not after hours; and so are outputs
+    check_apart(captions=command.captions, out=command.out, results=command.results, html=command.html)
+    if command.out:
+        check_output_file(command.out, REPORT)
+    if command.results:
+        check_output_file(command.results, RESULTS)
+    if command.html:
+        check_page(command.html)
     here, captioner = processes(), None
     if command.checkpoint is not None:
         captioner = Captioner.load(command.checkpoint, device=device_here(command, here))
@@ -105,21 +113,6 @@ def run(command: EvaluateCommand) -> None:
         report = {"checkpoint": command.checkpoint, **report}
     if here.is_main_process:
         write(report, captions, dataset, command, captioner and captioner.preprocessing)
-
-
-def check_outputs(command: EvaluateCommand) -> None:
-    """Raises InputError now, not after hours, for a metric that is not there and an output that cannot be written."""
-    from ..evaluation import check_metrics  # late, as in ``run``
-    from ..files import check_output_file
-    from ..provenance import REPORT
-    from ..reports import RESULTS, check_page
-    check_metrics(command.metrics)
-    check_apart(captions=command.captions, out=command.out, results=command.results, html=command.html)
-    for path, kind in ((command.out, REPORT), (command.results, RESULTS)):
-        if path:
-            check_output_file(path, kind)
-    if command.html:
-        check_page(command.html)
 
 
 def device_here(command: EvaluateCommand, here):

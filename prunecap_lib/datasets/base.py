@@ -112,7 +112,12 @@ class PhotoDataset(CaptionDataset):
                           f"{next(iter(skipped))}", stacklevel=3)
         self.paths = [paths[id] for id in self.image_ids]
         if check_images:
-            self._check_images()
+            folders = {folder: list_folder(folder) for folder in {path.parent for path in self.paths}}
+            if missing := [path for path in self.paths if path.name not in folders[path.parent]]:
+                rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise MissingFileError(f"picture {missing[0].name}{rest} not found in folder {missing[0].parent}, but "
+                                       f"named in {source}; check that folder and caption file are of the same split "
+                                       "and complete")
 
     def image(self, i: int) -> Image.Image:
         return load_image(self.paths[i])
@@ -128,15 +133,6 @@ class PhotoDataset(CaptionDataset):
             raise MissingFileError(f"picture {self.paths[i]}: {error.strerror or error}; it was there before, put it "
                                    "back") from error
         return found.st_size, found.st_mtime_ns
-
-    def _check_images(self) -> None:
-        folders = {folder: list_folder(folder) for folder in {path.parent for path in self.paths}}
-        missing = [path for path in self.paths if path.name not in folders[path.parent]]
-        if missing:
-            rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise MissingFileError(
-                f"picture {missing[0].name}{rest} not found in folder {missing[0].parent}, but named in "
-                f"{self.source}; check that folder and caption file are of the same split and complete")
 
 
 def pictures_by_id(entries: Collection[tuple[ImageId, str]], folder: Path, source: Path) -> dict[ImageId, Path]:

@@ -55,8 +55,7 @@ class FeatureCache:
         self.meta = read_meta(self.folder)
         rows = {id: row for row, id in enumerate(self.meta.image_ids)}
         self.image_ids = list(self.meta.image_ids if image_ids is None else image_ids)
-        lacking = [id for id in self.image_ids if id not in rows]
-        if lacking:
+        if lacking := [id for id in self.image_ids if id not in rows]:
             raise InputError(f"feature cache {folder}: no features of image {lacking[0]} "
                              f"({len(lacking)} pictures lack); build it for this data set")
         self._rows = np.array([rows[id] for id in self.image_ids], dtype=np.int64)
@@ -83,9 +82,8 @@ class FeatureCache:
 
         A cache of more pictures than ``dataset`` has serves it too; one of its first pictures is continued. While
         another process builds it, this one waits.
-
-        Raises: InputError where the cache is of other weights, settings or pictures, where the disk is too
-            small, or where features do not fit 16 bits; where the folder holds something else.
+        Raises: InputError where the cache is of other weights, settings or pictures, where the disk is too small,
+            where features do not fit 16 bits, where the folder holds something else.
         """
         folder = Path(os.path.realpath(folder or default_folder(dataset, encoder, pruned)))
         encoder_print = fingerprint(encoder)
@@ -141,8 +139,8 @@ class FeatureCache:
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.memmap(self.folder / f"{name}.bin", dtype_of(name), "r",
-                                shape=(len(self.meta.image_ids), *shape))
+        n = len(self.meta.image_ids)
+        return {name: np.memmap(self.folder / f"{name}.bin", dtype_of(name), "r", shape=(n, *shape))
                 for name, shape in self.meta.shapes.items()}
 
     def __getstate__(self):
@@ -160,24 +158,19 @@ def _serves(folder: Path, encoder_print: str, pruned: Pruned | None, dataset, en
     """Are all features there? False where none are, or those of the first pictures. Raises InputError for others."""
     if not os.path.isdir(folder) or not os.listdir(folder):
         return False
-    meta = read_meta(folder)
+    meta = FeatureCache(folder).meta
     if meta.fingerprint != encoder_print:
-        raise InputError(f"feature cache {folder}: made by an encoder with other weights or preprocessing "
-                         f"than this {encoder.name}; delete the folder or name another")
-    if meta.pruned != pruned:
-        raise InputError(f"feature cache {folder}: holds {_said(meta.pruned)}, and asked for are {_said(pruned)}; "
-                         "delete the folder or name another")
-    FeatureCache(folder)  # all its files are there
-    if (changed := changed_picture(folder, meta, dataset, encoder)) is not None:
-        raise InputError(f"feature cache {folder}: made from other pictures, image {changed} has changed; "
-                         "delete the folder or name another")
-    if not set(dataset.image_ids) - set(meta.image_ids):
+        problem = f"made by an encoder with other weights or preprocessing than this {encoder.name}"
+    elif meta.pruned != pruned:
+        holds, asked = ("all tokens" if one is None else f"tokens pruned by {one[0]!r} at {one[1]}"
+                        for one in (meta.pruned, pruned))
+        problem = f"holds {holds}, and asked for are {asked}"
+    elif (changed := changed_picture(folder, meta, dataset, encoder)) is not None:
+        problem = f"made from other pictures, image {changed} has changed"
+    elif set(dataset.image_ids) <= set(meta.image_ids):
         return True
-    if dataset.image_ids[: len(meta.image_ids)] != meta.image_ids:
-        raise InputError(f"feature cache {folder}: made for other pictures than this {dataset.split} "
-                         "split has; delete the folder or name another")
-    return False
-
-
-def _said(pruned: Sequence | None) -> str:
-    return "all tokens" if pruned is None else f"tokens pruned by {pruned[0]!r} at {pruned[1]}"
+    elif dataset.image_ids[: len(meta.image_ids)] == meta.image_ids:
+        return False
+    else:
+        problem = f"made for other pictures than this {dataset.split} split has"
+    raise InputError(f"feature cache {folder}: {problem}; delete the folder or name another")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets.base import CaptionDataset, ImageId
+from ..datasets.base import CaptionDataset
 from ..datasets.loading import map_in_workers
 from ..devices import native_bf16
 from ..errors import InputError, PrunecapError
@@ -27,20 +27,17 @@ from ..preprocessing import Preprocessing
 from ..pruning import prune_to_store
 from ..tokens import SIGNALS
 from .checks import (
-    CHECKSUM,
     FEATURES,
     FORMAT,
     META,
-    PLACES,
     Description,
     Pruned,
     changed_picture,
-    checksums,
-    dtype_of,
     file_marks,
     fingerprint,
     read_meta,
     small_pictures,
+    to_store,
 )
 
 
@@ -70,7 +67,7 @@ def build_features(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Modu
     images, marks = source[[0]]
     arrays, grid = encode(encoder, images.to(device), bf16, pruned)
     shapes = {name: list(array.shape[1:])
-              for name, array in _stored(arrays, marks, encoder, dataset.image_ids).items()}
+              for name, array in to_store(arrays, marks, encoder, dataset.image_ids).items()}
     meta = Description(FORMAT, encoder.name, fingerprint(encoder), bf16, dataset.name, dataset.split, tuple(grid),
                        shapes, small_pictures(dataset, encoder), list(dataset.image_ids), pruned)
     partial, sizes = partial_folder(folder), meta.row_bytes
@@ -91,7 +88,7 @@ def build_features(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Modu
             for batch, (images, marks) in zip(batches, map_in_workers(source, batches, workers), strict=True):
                 arrays, _ = encode(encoder, images.to(device), bf16, pruned)
                 ids = [dataset.image_ids[i] for i in batch]
-                for name, array in _stored(arrays, marks, encoder, ids).items():
+                for name, array in to_store(arrays, marks, encoder, ids).items():
                     # Plain writes: on a full disk they raise, where writing through a memory map crashes.
                     files[name].write(array.tobytes())
                 bar.update(len(batch))
@@ -134,20 +131,15 @@ def encode(encoder, images: Tensor, bf16: bool,
 
 @dataclass(frozen=True)
 class Forecast:
-    """What building the features of a data set will take.
-
-    ``shapes`` are those of one picture's arrays: x is (tokens, channels). ``free_bytes`` are on the disk of ``folder``.
-    ``load_seconds`` go into decoding and scaling one picture, in one process, ``encode_seconds`` into encoding it, in
-    a batch.
-    """
+    """What building the features of a data set will take."""
 
     folder: Path
     pictures: int
-    shapes: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]  # of one picture's arrays: x is (tokens, channels)
     picture_bytes: int
-    free_bytes: int
-    load_seconds: float
-    encode_seconds: float
+    free_bytes: int  # on the disk of ``folder``
+    load_seconds: float  # to decode and scale one picture, in one process
+    encode_seconds: float  # to encode one, in a batch
     workers: int
 
     @property
@@ -180,7 +172,7 @@ def forecast_features(dataset: CaptionDataset, encoder: torch.nn.Module, folder:
     warm = time.perf_counter()
     arrays, _ = encode(encoder, images.to(device), bf16, pruned)
     encoded = time.perf_counter()
-    stored = _stored(arrays, marks, encoder, dataset.image_ids)
+    stored = to_store(arrays, marks, encoder, dataset.image_ids)
     disk = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     return Forecast(folder, len(dataset), {name: array.shape[1:] for name, array in arrays.items()},
                     sum(array.nbytes for array in stored.values()) // n, shutil.disk_usage(disk).free,
@@ -196,23 +188,6 @@ class _Source:
     def __getitem__(self, positions: Sequence[int]) -> tuple[Tensor, dict[str, np.ndarray]]:
         marks = file_marks(self.dataset, positions)
         return torch.stack([self.preprocessing(self.dataset.image(i)) for i in positions]), marks
-
-
-def _stored(arrays: dict[str, np.ndarray], marks: dict[str, np.ndarray], encoder,
-            ids: list[ImageId]) -> dict[str, np.ndarray]:
-    """What is written of some pictures: what the encoder tells in 16 bits, marks of their files, a checksum.
-
-    Raises InputError that names the first picture whose features 16 bits cannot hold.
-    """
-    limit = float(np.finfo(np.float16).max)
-    for name, array in arrays.items():
-        wrong = ~(np.abs(array.reshape(len(array), -1)).max(1) <= limit)  # a NaN is wrong too
-        if name not in PLACES and wrong.any():
-            raise InputError(f"encoder {encoder.name}: its features ({name}) of image {ids[wrong.argmax()]} exceed "
-                             f"{limit:.0f} or are no numbers, so 16 bits cannot hold them; check its weights and "
-                             "preprocessing")
-    stored = {name: np.asarray(array, dtype_of(name)) for name, array in (arrays | marks).items()}
-    return stored | {CHECKSUM: checksums(stored)}
 
 
 def _start(partial: Path, meta: Description, dataset: CaptionDataset, encoder) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..datasets.base import CaptionDataset, ImageId, StoredId
-from ..errors import MissingFileError
+from ..errors import InputError, MissingFileError
 from ..files import Kind, say
 from ..ranges import Count, Share
 from ..reading import read_bytes, read_json
@@ -105,6 +105,23 @@ def checksums(arrays: dict[str, np.ndarray]) -> np.ndarray:
         for k, row in enumerate(rows):
             found[k] = zlib.crc32(row.tobytes(), int(found[k]))
     return found
+
+
+def to_store(arrays: dict[str, np.ndarray], marks: dict[str, np.ndarray], encoder: torch.nn.Module,
+             ids: list[ImageId]) -> dict[str, np.ndarray]:
+    """What is written of some pictures: what the encoder tells in 16 bits, marks of their files, a checksum.
+
+    Raises InputError that names the first picture whose features 16 bits cannot hold.
+    """
+    limit = float(np.finfo(np.float16).max)
+    for name, array in arrays.items():
+        wrong = ~(np.abs(array.reshape(len(array), -1)).max(1) <= limit)  # a NaN is wrong too
+        if name not in PLACES and wrong.any():
+            raise InputError(f"encoder {encoder.name}: its features ({name}) of image {ids[wrong.argmax()]} exceed "
+                             f"{limit:.0f} or are no numbers, so 16 bits cannot hold them; check its weights and "
+                             "preprocessing")
+    stored = {name: np.asarray(array, dtype_of(name)) for name, array in (arrays | marks).items()}
+    return stored | {CHECKSUM: checksums(stored)}
 
 
 def small_pictures(dataset: CaptionDataset, encoder: torch.nn.Module) -> list[tuple[ImageId, list[int]]]:

@@ -200,8 +200,7 @@ def _check_counts(coco: CocoFiles, root: Path, karpathy: bool, pictures: bool, t
             write_text(note, "\n".join([*lines, receipt, ""]))
 
 
-def _counts(coco: CocoFiles, root: Path, karpathy: bool, pictures: bool,
-            text: bool) -> Iterator[tuple[Path, int, int]]:
+def _counts(coco: CocoFiles, root: Path, karpathy: bool, pictures: bool, text: bool) -> Iterator[tuple[Path, int, int]]:
     """Caption files, the pictures that training's reader finds in each, and how many they should be."""
     for split, archive in {"train": coco.train, "val": coco.val}.items():
         file = root / "annotations" / f"captions_{split}{coco.year}.json"

@@ -72,10 +72,11 @@ def main(argv: list[str]) -> None:
 
 def run(command: CaptionCommand) -> None:
     from ..captioner import Captioner  # late: options are read without torch, which takes seconds
+    from ..devices import find_device
     from ..files import check_output_file
     from ..reports import RESULTS, ids_of_files, write_results
     from .sources import find_sources
-    sources, device = find_sources(command.images, recursive=command.recursive), command.find_device()
+    sources, device = find_sources(command.images, recursive=command.recursive), find_device(command.device)
     paths = [source.path for source in sources]
     check_apart(figure=command.figure, results=command.results)
     ids = ids_of_files(paths) if command.results else {}
@@ -110,6 +111,8 @@ def each_captioned(command: CaptionCommand, captioner, sources: list) -> Iterato
     """Yield (source, picture if it is to be drawn, captions, the best first); name on stderr what cannot be read."""
     import torch  # late, as in ``run``
     from tqdm import tqdm
+
+    from ..devices import autocast
     # Captions that appear on a terminal say themselves how far it is.
     with tqdm(total=len(sources), desc="captions", unit="picture", leave=False,
               disable=True if sys.stdout.isatty() else None) as bar:
@@ -122,7 +125,7 @@ def each_captioned(command: CaptionCommand, captioner, sources: list) -> Iterato
                 except PrunecapError as error:  # the others are captioned all the same
                     with bar.external_write_mode(sys.stderr):
                         print(f"prunecap: error: {printable(error)}", file=sys.stderr)
-            with command.autocast(captioner.device):
+            with autocast(command.dtype, captioner.device):
                 captions = captioner.generate(  # of whole pictures, a batch of large ones would fill the memory
                     torch.cat([pixels for *_, pixels in loaded]) if loaded else [], method=command.method, n=command.n,
                     beam_size=command.beam_size, max_length=command.max_length, prune_ratio=command.prune_ratio,

@@ -199,10 +199,11 @@ class FeaturesCommand(Computing):
 
     def run(self) -> None:
         from ..datasets import open_dataset
+        from ..devices import find_device
         from ..features import FeatureCache, check_cache_folder, forecast_features
         options = dict(pruned=self.pruned(), batch_size=self.batch_size, workers=self.workers,
                        bf16=None if self.dtype == "auto" else self.dtype == "bf16")
-        device = self.find_device()
+        device = find_device(self.device)
         if self.out is not None:
             check_cache_folder(self.out)
         encoder = self.frozen_encoder().requires_grad_(False).eval().to(device)

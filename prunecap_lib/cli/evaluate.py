@@ -75,6 +75,7 @@ def run(command: EvaluateCommand) -> None:
     # late: options are read without torch, which takes seconds
     from ..captioner import Captioner
     from ..datasets import open_dataset
+    from ..devices import autocast
     from ..distributed import processes
     from ..evaluation import check_metrics, evaluate, score_split
     from ..files import check_output_file
@@ -105,7 +106,7 @@ def run(command: EvaluateCommand) -> None:
                   "signature": run_signature(), "provenance": provenance() | {"seed": command.seed}}
     else:
         prepare(captioner, command, len(dataset))
-        with command.autocast(captioner.device):
+        with autocast(command.dtype, captioner.device):
             report, captions = evaluate(
                 captioner, dataset, method=command.method, beam_size=command.beam_size, max_length=command.max_length,
                 prune_ratio=command.prune_ratio, scorer=command.scorer, batch_size=command.batch_size,
@@ -117,8 +118,9 @@ def run(command: EvaluateCommand) -> None:
 
 def device_here(command: EvaluateCommand, here):
     """The device to caption on. Raises InputError where several processes are asked to leave their own."""
+    from ..devices import find_device  # late, as in ``run``
     if here.num_processes == 1:
-        return command.find_device()
+        return find_device(command.device)
     if command.schedule == "auto":
         raise InputError("schedule 'auto' goes by the clock, and several processes must prune alike; name keep rates "
                          "and blocks, like 0.7@3,6,9, or none")

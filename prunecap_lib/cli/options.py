@@ -42,15 +42,6 @@ class Computing:
     """What the model computes in. 'auto' is fp32 for captions, so that they are the same on every machine, and for
     features to be stored bf16 where the device has it."""
 
-    def find_device(self):
-        from ..devices import find_device  # late: options are read without torch, which takes seconds
-        return find_device(self.device)
-
-    def autocast(self, device) -> contextlib.AbstractContextManager:
-        """Inside, the model computes in ``dtype``."""
-        from ..devices import autocast  # late, as above
-        return autocast(self.dtype, device)
-
 
 @REGISTRY.primitive_rule
 def read_optional(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
@@ -149,7 +140,7 @@ def as_typed(message: str, command: Any) -> str:
 
 def prepare(captioner, command: Any, pictures: int) -> None:
     """Prune a finished model as --schedule asks, for so many pictures; refuse --prune-ratio and --scorer early."""
-    from ..pruning import check_ratio, check_scorer  # late, as above
+    from ..pruning import check_ratio, check_scorer  # late: options are read without torch, which takes seconds
     if command.schedule == "auto":
         from ..costs import fastest_schedule  # late: half a second, for this alone
         captioner.encoder.set_schedule(fastest_schedule(captioner.encoder, min(pictures, command.batch_size)))

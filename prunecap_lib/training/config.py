@@ -173,16 +173,7 @@ class TrainConfig:
     def __post_init__(self):
         check_ranges(self)
         check_scorer(self.scorer)
-        self._check_learning()
-        self._check_encoder()
-        if self.scorer == "relevance":
-            raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
-                             "with 'pilot', and choose 'relevance' when the trained model captions")
-        if self.tokenizer == "bpe" and self.vocabulary_size is None:
-            raise InputError("tokenizer 'bpe' needs a vocabulary_size: pieces are joined until there are so many; "
-                             "2000 is a beginning for a few thousand photographs")
-
-    def _check_learning(self):
+        # -- what is learned
         if self.has_teacher and self.cache_features and (self.schedule is not None or self.cache_pruned):
             raise InputError(f"start {self.start!r} is the teacher, who sees every token, and the stored features "
                              "would be of pruned pictures; leave cache_features out")
@@ -191,8 +182,7 @@ class TrainConfig:
                              "that scores; train with 'cross_entropy' first and name its checkpoint as start")
         if self.self_critical and self.baseline == "others" and self.samples < 2:
             raise InputError(f"samples is {self.samples}; baseline 'others' needs at least 2, 'greedy' 1")
-
-    def _check_encoder(self):
+        # -- encoder
         if self.start is not None and self.encoder_weights not in (None, "package"):
             raise InputError(f"start {self.start!r} brings the encoder's weights; leave encoder_weights "
                              f"{self.encoder_weights!r} out")
@@ -205,6 +195,14 @@ class TrainConfig:
         if self.schedule is not None and self.schedule.learned and self.freeze_encoder:
             raise InputError("a predictor learns by gradients that pass through the encoder; leave freeze_encoder out, "
                              "or choose another scorer in the schedule")
+        # -- pruning
+        if self.scorer == "relevance":
+            raise InputError("scorer 'relevance' cannot train: it would write a whole caption before every step; train "
+                             "with 'pilot', and choose 'relevance' when the trained model captions")
+        # -- words
+        if self.tokenizer == "bpe" and self.vocabulary_size is None:
+            raise InputError("tokenizer 'bpe' needs a vocabulary_size: pieces are joined until there are so many; "
+                             "2000 is a beginning for a few thousand photographs")
 
     @classmethod
     def seed_preset(cls, **changes) -> TrainConfig:

@@ -82,7 +82,6 @@ def _timm_encoder(name: str, image_size: int | None, initialize: bool) -> Encode
     import torch
 
     from .timm_names import create_timm_model, preprocessing_of, readable_encoder
-
     architecture = name.removesuffix(LAST_STAGE)
     if architecture == name:
         with torch.device("meta"):

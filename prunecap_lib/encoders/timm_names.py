@@ -24,7 +24,6 @@ from .vit import ViT, ViTConfig
 def create_timm_model(name: str, image_size: int | None, **settings) -> nn.Module:
     """timm's model ``name`` for pictures of ``image_size`` (None: its own). Raises InputError."""
     import timm
-
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists timm's."
@@ -41,7 +40,6 @@ def create_timm_model(name: str, image_size: int | None, **settings) -> nn.Modul
 def preprocessing_of(model: nn.Module, image_size: int | None) -> Preprocessing:
     """How timm evaluates ``model``, at another ``image_size`` if one is given."""
     import timm.data
-
     config = timm.data.resolve_model_data_config(model)
     if image_size:
         config["input_size"] = (3, image_size, image_size)
@@ -54,7 +52,6 @@ def readable_encoder(name: str, model: nn.Module, image_size: int | None, initia
     ``initialize=False`` leaves its parameters unset, for weights to be loaded: drawing random ones takes a second.
     """
     from timm.models import convnext, metaformer, swin_transformer, vision_transformer
-
     ours = {vision_transformer.VisionTransformer: (vit_config, ViT), convnext.ConvNeXt: (convnext_config, ConvNeXt),
             swin_transformer.SwinTransformer: (swin_config, Swin),
             metaformer.MetaFormer: (metaformer_config, MetaFormer)}
@@ -94,7 +91,6 @@ def vit_config(model: nn.Module, image_size: int) -> ViTConfig | None:
     """What timm's VisionTransformer ``model`` is made of."""
     from timm import layers
     from timm.models import vision_transformer
-
     block = model.blocks[0]
     plain = (type(block) is vision_transformer.Block and type(block.attn) is layers.Attention
              and type(block.mlp) is layers.Mlp and type(model.patch_embed) is layers.PatchEmbed
@@ -114,7 +110,6 @@ def vit_config(model: nn.Module, image_size: int) -> ViTConfig | None:
 def convnext_config(model: nn.Module, image_size: int) -> ConvNeXtConfig | None:
     """What timm's ConvNeXt ``model``, V1 or V2, is made of."""
     from timm import layers
-
     block = model.stages[0].blocks[0]
     activation = activation_of(block.mlp.act)
     if activation is None or not isinstance(block.norm, nn.LayerNorm):

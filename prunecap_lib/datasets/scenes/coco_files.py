@@ -67,7 +67,6 @@ def write_coco(scenes: Sequence[Scene], folder: str | Path) -> dict[str, Path]:
 
 def _annotations(scene: Scene) -> list[dict]:
     from pycocotools import mask as run_length
-
     out = []
     for number, (thing, (kind, mask)) in enumerate(zip(scene.things, scene.masks(), strict=True)):
         code = run_length.encode(np.asfortranarray(mask, dtype=np.uint8))

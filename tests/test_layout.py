@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = ROOT / "prunecap_lib"
+import draw_house
+from draw_house import LIBRARY, ROOT, imported, module_name, room
+
 # Each may import what stands before it. A package counts as one; within it files may import each other. A sub-package
 # that is named here has a place of its own.
 ORDER = ("errors", "ranges", "reading", "files", "provenance", "devices", "distributed", "text", "bytepairs", "masks",
@@ -19,37 +20,9 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 MOST_LINES = 400
 
 
-def names(path: Path) -> list[str]:
-    """Where a file stands, as parts of a module's name: prunecap_lib/encoders/vit.py -> ['encoders', 'vit']."""
-    return list(path.relative_to(LIBRARY).with_suffix("").parts)
-
-
-def room(parts: list[str]) -> str:
-    """What of ORDER a module belongs to."""
-    return ".".join(parts[:2]) if ".".join(parts[:2]) in ORDER else parts[0]
-
-
-def imported(source: str, here: list[str], siblings: set[str]) -> set[str]:
-    """Rooms of the library that a file imports, late imports and those for types included."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {room(alias.name.split(".")[1:]) for alias in node.names if alias.name.startswith("prunecap_lib.")}
-        elif isinstance(node, ast.ImportFrom):
-            parts = node.module.split(".") if node.module else []
-            if node.level:  # 'from ..text import x' in encoders/vit.py: two dots lead from ['encoders', 'vit'] to []
-                parts = here[: len(here) - node.level] + parts
-            elif parts[0] != "prunecap_lib":
-                continue
-            else:
-                parts = parts[1:]
-            found |= {room([*parts, alias.name]) for alias in node.names if parts or alias.name in siblings}
-    return found - {room(here)}
-
-
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_lead_upwards_only(path):
-    here = names(path)
+    here = module_name(path)
     if here in (["__init__"], ["__main__"]):
         return  # the front doors: one names everything, late; one calls the command line
     assert room(here) in ORDER, f"{room(here)} has no place in ORDER"
@@ -64,7 +37,7 @@ def both(module: Path) -> tuple[Path, Path]:
 
 def files_imported(path: Path) -> set[Path]:
     """Files of the library that a file imports: what stands in functions and what is for types included."""
-    package, found = names(path)[:-1], set()
+    package, found = module_name(path)[:-1], set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = LIBRARY.joinpath(*package[: len(package) - node.level + 1], *(node.module or "").split("."))
@@ -122,7 +95,7 @@ def test_no_file_speaks_of_one_machine():
 def test_every_public_module_is_on_the_api_page():
     page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"automodule:: prunecap_lib\.(\w+)", page))
-    present = {names(path)[0] for path in MODULES} - {"__init__", "__main__", "cli"}
+    present = {module_name(path)[0] for path in MODULES} - {"__init__", "__main__", "cli"}
     assert present <= listed, f"book/api.md lacks {sorted(present - listed)}"
 
 
@@ -132,3 +105,14 @@ def test_requirements_are_pinned():
     versions = {line.split("==")[0]: line for line in lines}
     needed = ["torch", "timm", "jupyter-book", "jupytext", "matplotlib", "pycocotools", "nbval", "pycocoevalcap"]
     assert set(needed) <= versions.keys()
+
+
+def test_the_drawing_of_the_house_is_current():
+    assert draw_house.DRAWING.read_text(encoding="utf-8") == draw_house.draw(), "run tools/draw_house.py"
+
+
+def test_a_drawing_says_what_is_wrong():
+    assert draw_house.floors({"a": {"b"}, "b": set(), "c": {"a", "b"}}) == [["b"], ["a"], ["c"]]
+    assert draw_house.direct({"a": {"b"}, "b": set(), "c": {"a", "b"}})["c"] == {"a"}
+    with pytest.raises(SystemExit, match="a circle among a, b"):
+        draw_house.floors({"a": {"b"}, "b": {"a"}})

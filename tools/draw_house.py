@@ -3,8 +3,9 @@
     python tools/draw_house.py            write book/images/house.svg
     python tools/draw_house.py --check    exit 1 where that is not the plan as it stands
 
-A box is a module or a package of the first level. It stands one floor above the highest of those it imports, and a line
-leads down to each of them that is not reached through another. Nearly all import ``errors``: those lines are left out.
+A box is a room: a module or a package of the first level, or one of ``APART``. It stands one floor above the highest of
+those it imports, and a line leads down to each of them that is not reached through another. Nearly all import
+``errors``: those lines are left out.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import argparse
 import ast
 import sys
 import textwrap
+from collections.abc import Collection
 from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+APART = ("costs.forecast",)  # sub-packages that are rooms of their own
 LIBRARY, DRAWING = ROOT / "prunecap_lib", ROOT / "book" / "images" / "house.svg"
 WIDTH, GAP, FLOOR_GAP, LINE, MARGIN = 196, 14, 34, 13, 20  # pixels
 STYLE = """
@@ -28,31 +31,49 @@ STYLE = """
   }"""
 
 
+def room(module: list[str]) -> str:
+    """What a module belongs to: ['encoders', 'vit'] -> 'encoders'."""
+    return ".".join(module[:2]) if ".".join(module[:2]) in APART else module[0]
+
+
+def module_name(path: Path) -> list[str]:
+    """Where a file stands: prunecap_lib/encoders/vit.py -> ['encoders', 'vit']."""
+    return list(path.relative_to(LIBRARY).with_suffix("").parts)
+
+
 def rooms() -> dict[str, list[Path]]:
-    """First-level modules and packages, by name, with their files; without the front doors."""
+    """All rooms by name, with their files; without the front doors."""
     found: dict[str, list[Path]] = {}
     for path in sorted(LIBRARY.rglob("*.py")):
-        name = path.relative_to(LIBRARY).with_suffix("").parts[0]
-        if not name.startswith("__"):
+        if not (name := room(module_name(path))).startswith("__"):
             found.setdefault(name, []).append(path)
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """Rooms that a file names in imports, wherever in it they stand."""
-    above = path.relative_to(LIBRARY).parts[:-1]
+def imported(source: str, here: list[str], siblings: Collection[str]) -> set[str]:
+    """Rooms of the library that a file imports, late imports and those for types included."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            parts = [*above[: len(above) - node.level + 1], *(node.module.split(".") if node.module else [])]
-            found |= {parts[0]} if parts else {alias.name for alias in node.names}
-    return found
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {room(alias.name.split(".")[1:]) for alias in node.names if alias.name.startswith("prunecap_lib.")}
+        elif isinstance(node, ast.ImportFrom):
+            parts = node.module.split(".") if node.module else []
+            if node.level:  # 'from ..text import x' in encoders/vit.py: two dots lead from ['encoders', 'vit'] to []
+                parts = here[: len(here) - node.level] + parts
+            elif parts[0] != "prunecap_lib":
+                continue
+            else:
+                parts = parts[1:]
+            found |= {room([*parts, alias.name]) for alias in node.names if parts or alias.name in siblings}
+    return found - {room(here)}
 
 
 def plan() -> tuple[dict[str, list[Path]], dict[str, set[str]]]:
     """The rooms, and for each one the rooms that it imports."""
     files = rooms()
-    return files, {name: (set().union(*map(imports, paths)) & files.keys()) - {name} for name, paths in files.items()}
+    return files, {name: {need for path in paths for need in imported(path.read_text(encoding="utf-8"),
+                                                                      module_name(path), files) if need in files}
+                   for name, paths in files.items()}
 
 
 def floors(needs: dict[str, set[str]]) -> list[list[str]]:
@@ -82,7 +103,7 @@ def lines_of(name: str, paths: list[Path]) -> list[str]:
         said = ast.get_docstring(ast.parse(paths[0].read_text(encoding="utf-8"))) or ""
         end = min((i for i in (said.find("? "), said.find(". "), said.find("\n\n")) if i >= 0), default=len(said))
         return textwrap.wrap(said[: end + 1], 30)[:4]
-    inside = [path.relative_to(LIBRARY / name) for path in paths if path.name != "__init__.py"]
+    inside = [path.relative_to(LIBRARY.joinpath(*name.split("."))) for path in paths if path.name != "__init__.py"]
     names = dict.fromkeys(f"{path.parts[0]}/" if len(path.parts) > 1 else path.stem for path in inside)
     return textwrap.wrap(", ".join(names), 30)
 

@@ -179,9 +179,9 @@ def read_coco(root: str | Path, split: str, *, limit: int | None = None, check_i
         if os.path.lexists(karpathy):  # what is there and no file is refused, not passed over
             return read_karpathy(karpathy, root, split, **options)
     if split == "test":
-        raise MissingFileError("data set coco: COCO's own test captions are not public; put Karpathy's dataset_coco."
-                               f"json into {root} for its test split: prunecap data coco --root {root} --split "
-                               "karpathy")
+        raise MissingFileError("data set coco: COCO's own test captions are not public; put Karpathy's "
+                               f"dataset_coco.json into {root} for its test split: prunecap data coco --root {root} "
+                               "--split karpathy")
     for year in (2017, 2014):
         captions = root / "annotations" / f"captions_{split}{year}.json"
         if os.path.lexists(captions):
@@ -192,9 +192,8 @@ def read_coco(root: str | Path, split: str, *, limit: int | None = None, check_i
                            f"in {root / 'annotations'}; fetch them with prunecap data coco --root {root}")
 
 
-def read_coco_files(captions: str | Path, images: str | Path, *, split: str = "val", name: str = "coco",
-                    instances: str | Path | None = None, limit: int | None = None,
-                    check_images: bool = True) -> CocoDataset:
+def read_coco_files(captions: str | Path, images: str | Path, *, split: str = "val", limit: int | None = None,
+                    instances: str | Path | None = None, check_images: bool = True) -> CocoDataset:
     """Any caption file in COCO's format with its folder of pictures; pictures without a caption are left out.
 
     Raises: MissingFileError, InputError (see ``PhotoDataset``).
@@ -210,7 +209,7 @@ def read_coco_files(captions: str | Path, images: str | Path, *, split: str = "v
             raise InputError(f"caption file {captions}: annotation {annotation.id} has no caption; "
                              "give a captions_*.json file, not instances")
         texts[annotation.image_id].append(annotation.caption)
-    return CocoDataset(name, split, {id: lines for id, lines in texts.items() if lines}, paths, source=captions,
+    return CocoDataset("coco", split, {id: lines for id, lines in texts.items() if lines}, paths, source=captions,
                        limit=limit, check_images=check_images, instances=instances)
 
 

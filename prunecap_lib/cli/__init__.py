@@ -89,7 +89,10 @@ def _run(argv: list[str]) -> None:
         from .options import completion_script
         print(completion_script(argv[1:], COMMANDS))
     elif argv[0] in COMMANDS:
-        import_module(f".{argv[0]}", __name__).main(argv[1:])
+        from .options import call
+        module = import_module(f".{argv[0]}", __name__)
+        call(module.run, getattr(module, COMMANDS[argv[0]]), argv[1:], prog=f"prunecap {argv[0]}",
+             description=module.DESCRIPTION, default=module.with_preset(argv[1:]) if argv[0] == "train" else None)
     else:
         from difflib import get_close_matches
         near = get_close_matches(argv[0], COMMANDS, 1)

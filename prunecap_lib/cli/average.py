@@ -10,7 +10,6 @@ from typing import Annotated
 import tyro
 
 from ..errors import InputError, printable
-from .options import call
 
 DESCRIPTION = """Average the weights of checkpoints of one run. It costs no training, and the mean of the last few
 epochs often captions a little better than each of them.
@@ -26,10 +25,6 @@ class AverageCommand:
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of checkpoints, or one run, whose last epochs are taken (train with --keep-last)."""
     out: Path  # Folder for the averaged checkpoint.
-
-
-def main(argv: list[str]) -> None:
-    call(run, AverageCommand, argv, prog="prunecap average", description=DESCRIPTION)
 
 
 def run(command: AverageCommand) -> None:

@@ -14,7 +14,7 @@ import tyro
 
 from ..errors import InputError, PrunecapError, printable
 from ..ranges import Count, Fraction
-from .options import Computing, call, check_apart, check_figures, prepare, save_figure
+from .options import Computing, check_apart, check_figures, prepare, save_figure
 
 DESCRIPTION = """Caption pictures. Prints one line a caption: picture, tab, caption.
 
@@ -64,10 +64,6 @@ class CaptionCommand(Computing):
     test2014. A picture's id is the number that its file's name ends in. The server wants the results' name to be
     captions_SPLIT_NAME_results.json, like captions_test2014_prunecap_results.json."""
     batch_size: Count = 16
-
-
-def main(argv: list[str]) -> None:
-    call(run, CaptionCommand, argv, prog="prunecap caption", description=DESCRIPTION)
 
 
 def run(command: CaptionCommand) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ..errors import InputError
 from ..ranges import Count, Fraction, NotNegative, Positive, VocabularySize
-from .options import call, check_figure, save_figure, set_schedule
+from .options import check_figure, save_figure, set_schedule
 
 DESCRIPTION = """Count the operations of every stage from picture to caption, with all tokens and pruned.
 
@@ -87,10 +87,6 @@ class CostCommand:
     """Draw the stages as bars."""
     json: bool = False
     """Print one JSON object instead of tables."""
-
-
-def main(argv: list[str]) -> None:
-    call(run, CostCommand, argv, prog="prunecap cost", description=DESCRIPTION)
 
 
 def run(command: CostCommand) -> None:

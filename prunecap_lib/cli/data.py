@@ -12,7 +12,7 @@ import tyro
 
 from ..errors import InputError, printable
 from ..ranges import Count, Fraction, JpegQuality, Natural, PerShard, Seed, Side, VocabularySize
-from .options import Computing, call, set_schedule
+from .options import Computing, set_schedule
 
 DESCRIPTION = """Get a data set ready, or look at what is in it.
 
@@ -310,5 +310,5 @@ DataCommand = (Annotated[ScenesCommand, tyro.conf.subcommand("scenes")]
                | Annotated[InfoCommand, tyro.conf.subcommand("info")])
 
 
-def main(argv: list[str]) -> None:
-    call(lambda command: command.run(), DataCommand, argv, prog="prunecap data", description=DESCRIPTION)
+def run(command: DataCommand) -> None:
+    command.run()

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..errors import InputError, printable
 from ..ranges import Count, Fraction, Seed
-from .options import Computing, call, check_apart, prepare
+from .options import Computing, check_apart, prepare
 
 DESCRIPTION = """Caption every picture of a split and score the captions.
 
@@ -63,10 +63,6 @@ class EvaluateCommand(Computing):
     """Write a page with every picture, its captions and its score, to search and to sort: into a folder, or to a
     file that ends in .html, with a folder of small pictures beside it."""
     progress: bool = True
-
-
-def main(argv: list[str]) -> None:
-    call(run, EvaluateCommand, argv, prog="prunecap evaluate", description=DESCRIPTION)
 
 
 def run(command: EvaluateCommand) -> None:

@@ -17,7 +17,7 @@ from ..ranges import Natural
 from ..training import TrainConfig, train
 from ..training.config import FAMILIES
 from ..training.validation import scores
-from .options import REGISTRY, call
+from .options import REGISTRY
 
 DESCRIPTION = """Train a captioner. The run's folder gets checkpoint/, metrics.jsonl, curves.png and samples/; the same
 command goes on with a run that was stopped, or that SIGTERM or Ctrl-C stops: it finishes its step and saves first.
@@ -66,10 +66,6 @@ class TrainCommand(TrainConfig):
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
     """Who else is told what metrics.jsonl is told. TensorBoard: tensorboard --logdir RUN."""
     draw: Natural = 4  # Validation pictures that are captioned and drawn after every epoch, in samples/; 0: none.
-
-
-def main(argv: list[str]) -> None:
-    call(run, TrainCommand, argv, prog="prunecap train", description=DESCRIPTION, default=with_preset(argv))
 
 
 def run(command: TrainCommand) -> None:

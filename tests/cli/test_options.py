@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prunecap_lib.cli import COMMANDS, main
-from prunecap_lib.cli.options import as_typed, completion_script
+from prunecap_lib.cli.options import as_typed, call, completion_script
 from prunecap_lib.devices import find_device
 from prunecap_lib.errors import InputError
 
@@ -69,8 +69,8 @@ def test_help_speaks_no_python(capsys):
 def test_none_undoes_what_a_preset_gives(tmp_path):
     from prunecap_lib.cli import train
     seen = []
-    train.call(seen.append, train.TrainCommand, ["--vocabulary-size", "None"], prog="x", description="",
-               default=train.with_preset(["--preset", "seed"]))
+    call(seen.append, train.TrainCommand, ["--vocabulary-size", "None"], prog="x", description="",
+         default=train.with_preset(["--preset", "seed"]))
     assert seen[0].vocabulary_size is None and seen[0].d_model == 512
 
 

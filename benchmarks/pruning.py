@@ -180,7 +180,7 @@ def choosing(encoder: nn.Module, images: Tensor, repeats: int = 5) -> float:
             tokens = VisualTokens(x[:, P:], torch.arange(left).expand(len(x), left), encoder.grid, x[:, :P])
             block = encoder.blocks[0]
             taken = time_by_turns(lambda x, block=block: block(x), {"shown": lambda x, block=block, tokens=tokens: (
-                encoder._tell(tokens, *block(x, need_weights=True), None, (schedule.scorer,)))}, x, seconds=1)
+                encoder._with_signals(tokens, *block(x, need_weights=True), None, (schedule.scorer,)))}, x, seconds=1)
             surcharge += median(more - less for more, less in zip(taken["shown"], taken["plain"], strict=True))
     return median(per_run) + surcharge
 

@@ -64,7 +64,7 @@ class TrainCommand(TrainConfig):
     """Other defaults than these: the presentation's table, or what is recommended for photographs (pretrained encoder,
     moving average, early stop). All other options still count."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
-    """Who else is told what metrics.jsonl is told. TensorBoard: tensorboard --logdir RUN."""
+    """Experiment tracker that also receives every line of metrics.jsonl. TensorBoard: tensorboard --logdir RUN."""
     draw: Natural = 4  # Validation pictures that are captioned and drawn after every epoch, in samples/; 0: none.
 
 

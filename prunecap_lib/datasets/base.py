@@ -157,7 +157,7 @@ def pictures_by_id(entries: Collection[tuple[ImageId, str]], folder: Path, sourc
 
 
 def check_ids(entries: Collection[tuple[ImageId, str]], place: str) -> None:
-    """Raise InputError where two of these (id, what is told of it) have one id; 7 and "7" are one."""
+    """Raise InputError where two of these (id, what is said of it) have one id; 7 and "7" are one."""
     seen: dict[str, tuple[ImageId, str]] = {}
     for id, told in entries:
         if str(id) in seen:

@@ -1,4 +1,4 @@
-"""What do all encoders share? What they tell about themselves, and how tokens go on the way.
+"""What do all encoders share? What they say of themselves, and how tokens go on the way.
 
 Shapes: B pictures, N = H * W visual tokens, P prefix tokens, C channels, S side of the picture in pixels.
 """
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         return len(self.block_channels)
 
     def block_signals(self, number: int) -> tuple[str, ...]:
-        """Which of ``tokens.SIGNALS`` the block of this number can tell of its tokens."""
+        """Which of ``tokens.SIGNALS`` the block of this number can give of its tokens."""
         return ()
 
     def set_schedule(self, schedule: Schedule | str | None) -> None:

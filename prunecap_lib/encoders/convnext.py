@@ -26,7 +26,7 @@ from .pyramid import HierarchicalEncoder, Stage
 
 @dataclass(frozen=True)
 class ConvNeXtConfig:
-    """What tells one ConvNeXt from another. Each stage after the first halves the map."""
+    """The settings of one ConvNeXt architecture. Each stage after the first halves the map."""
 
     image_size: int = 224
     depths: tuple[int, ...] = (3, 3, 9, 3)
@@ -117,7 +117,7 @@ def downsample(config: ConvNeXtConfig, stage: int) -> nn.Module:
 
 
 class ConvNeXt(HierarchicalEncoder):
-    """ConvNeXt without its classifier. It has no attention to tell of."""
+    """ConvNeXt without its classifier. It has no attention to give."""
 
     def __init__(self, config: ConvNeXtConfig, *, name: str, preprocessing: Preprocessing):
         super().__init__(config, name=name, preprocessing=preprocessing)

@@ -31,7 +31,7 @@ from .pyramid import HierarchicalEncoder, Stage
 
 @dataclass(frozen=True)
 class MetaFormerConfig:
-    """What tells one MetaFormer from another. Each stage after the first halves the map.
+    """The settings of one MetaFormer architecture. Each stage after the first halves the map.
 
     Raises InputError for a mixer, norm or activation that is not there, and where stages are counted unequally.
     """

@@ -28,7 +28,7 @@ APART = -100.0  # added to the score of two cells that may not see each other, a
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """What tells one Swin from another. Each stage after the first halves the map."""
+    """The settings of one Swin architecture. Each stage after the first halves the map."""
 
     image_size: int = 224
     depths: tuple[int, ...] = (2, 2, 6, 2)

@@ -81,15 +81,15 @@ class TimmAdapter(Encoder):
             x = x.permute(0, 2, 3, 1)
         if x.shape[-1] != getattr(self.model, "num_features", x.shape[-1]):
             raise InputError(f"encoder {self.name}: forward_features gives {list(x.shape[1:])}, not ending in the "
-                             f"{self.model.num_features} channels that timm tells of; choose another backbone")
+                             f"{self.model.num_features} channels that timm names; choose another backbone")
         return x
 
     def find_grid(self, features: Tensor) -> tuple[tuple[int, int], int]:
         """(H, W) of what ``features`` returned, and the pixels from one cell to the next."""
         try:
-            told = self.model.feature_info[-1]["reduction"]
+            stride = self.model.feature_info[-1]["reduction"]
         except (AttributeError, IndexError, KeyError, TypeError):
-            told = None
+            stride = None
         if features.dim() == 4:
             grid = features.shape[1], features.shape[2]
         else:
@@ -98,11 +98,11 @@ class TimmAdapter(Encoder):
             if grid[0] ** 2 != N:
                 raise InputError(f"encoder {self.name}: {N} tokens fill no square grid at image_size "
                                  f"{self.image_size}; choose another backbone")
-        if max(grid) <= 1 and self.image_size >= 2 * (told or 32):
+        if max(grid) <= 1 and self.image_size >= 2 * (stride or 32):
             raise InputError(f"encoder {self.name}: forward_features gives one vector for {self.image_size} pixels, a "
                              "class token or a mean, and no visual tokens; choose another backbone")
-        borne_out = told and abs(self.image_size / told - grid[0]) < 2  # a map may be padded, or be cut off
-        return grid, told if borne_out else round(self.image_size / grid[0])
+        borne_out = stride and abs(self.image_size / stride - grid[0]) < 2  # a map may be padded, or be cut off
+        return grid, stride if borne_out else round(self.image_size / grid[0])
 
     def forward(self, images: Tensor, *, need_attention: bool = False) -> VisualTokens:
         """Pictures [B, 3, S, S] -> N tokens. Raises InputError for another size, and for attention."""

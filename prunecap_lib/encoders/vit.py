@@ -24,7 +24,7 @@ from .layers import Attention, Block, init_weights
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """What tells one ViT from another."""
+    """The settings of one ViT architecture."""
 
     image_size: int = 224
     patch: int = 16
@@ -127,21 +127,21 @@ class ViT(Encoder):
         schedule, last = self.schedule, len(self.blocks)
         for number, block in enumerate(self.blocks, 1):
             rate = schedule.rate_after(number) if schedule else None
-            tell = need_attention and number == last
+            asked = need_attention and number == last
             x, weights, keys = self.run(attention_branch, block, x, mask,
-                                        need_weights=tell or bool(rate and schedule.needs_weights),
-                                        need_keys=tell or bool(rate and schedule.needs_keys))
+                                        need_weights=asked or bool(rate and schedule.needs_weights),
+                                        need_keys=asked or bool(rate and schedule.needs_keys))
             if rate and schedule.within_block:
                 tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
             x = self.run(block.mlp_branch, x)
             if rate and not schedule.within_block:
                 tokens, x, mask = self._reduce(tokens, number, x, weights, keys)
-        return self._tell(tokens, self.norm(x), weights, keys)
+        return self._with_signals(tokens, self.norm(x), weights, keys)
 
     def forward_masked(self, images: Tensor) -> VisualTokens:
         """While predictors train: all N tokens come out, and ``keep_mask`` says which are still there.
 
-        A dropped token is hidden from the others instead of removed: what it would have told them is the gradient
+        A dropped token is hidden from the others instead of removed: what it would have given them is the gradient
         that its predictor learns from. Those kept are what ``forward`` gathers if it decides alike.
         """
         x, P = self.norm_pre(self.embed(images)), self.prefix_tokens
@@ -159,21 +159,21 @@ class ViT(Encoder):
     def _reduce(self, tokens: VisualTokens, number: int, x: Tensor, weights: Tensor | None, keys: Tensor | None):
         """Fewer tokens, their sequence x [B, P+K, C], and what is added to the attention that they meet next."""
         schedule = self.schedule
-        told = self._tell(tokens, x, weights, keys, (schedule.scorer,))
-        tokens = schedule.reduce(told, schedule.rate_after(number), keys, self.predictor(number))
+        tokens = self._with_signals(tokens, x, weights, keys, (schedule.scorer,))
+        tokens = schedule.reduce(tokens, schedule.rate_after(number), keys, self.predictor(number))
         return tokens, tokens.sequence, schedule.attention_bias(tokens)
 
-    def _tell(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None,
-              signals: Sequence[str] = SIGNALS) -> VisualTokens:
+    def _with_signals(self, tokens: VisualTokens, x: Tensor, weights: Tensor | None, keys: Tensor | None,
+                      wanted: Sequence[str] = SIGNALS) -> VisualTokens:
         """The same cells with x [B, T, C], and what weights [B, h, T, T] and keys [B, h, T, Dh] say of them."""
-        P, told = self.prefix_tokens, dict.fromkeys(SIGNALS)
-        if weights is not None and "attention_received" in signals:
-            told["attention_received"] = weights.mean(dim=(1, 2))[:, P:]  # row looks at column
-        if weights is not None and "cls_attention" in signals and self.config.class_token:
-            told["cls_attention"] = weights[:, :, 0, P:].mean(dim=1)
-        if keys is not None and "key_norm" in signals:
-            told["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
-        return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **told)
+        P, signals = self.prefix_tokens, dict.fromkeys(SIGNALS)
+        if weights is not None and "attention_received" in wanted:
+            signals["attention_received"] = weights.mean(dim=(1, 2))[:, P:]  # row looks at column
+        if weights is not None and "cls_attention" in wanted and self.config.class_token:
+            signals["cls_attention"] = weights[:, :, 0, P:].mean(dim=1)
+        if keys is not None and "key_norm" in wanted:
+            signals["key_norm"] = keys.float().norm(dim=-1).mean(dim=1)[:, P:]
+        return replace(tokens, x=x[:, P:], prefix=x[:, :P] if P else None, **signals)
 
 
 def attention_branch(block: Block, x: Tensor, mask: Tensor | None, *, need_weights: bool, need_keys: bool):

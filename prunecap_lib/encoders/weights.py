@@ -86,7 +86,7 @@ def _timm_layout(encoder: Encoder, state_dict: StateDict) -> dict[str, Tensor] |
     try:
         return convert(dict(state_dict), outline, **options)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return None  # a file of something else: what does not fit is told as it stands
+        return None  # a file of something else: what does not fit is named as it stands
 
 
 def check_numbers(given: StateDict, own: StateDict, source: str) -> None:
@@ -144,7 +144,7 @@ def load_state_dict_file(path: str | Path) -> StateDictFile:
 
 
 def _read(path: Path) -> dict:
-    """What a file of either kind holds, told by its bytes, not by its name. Raises CheckpointError."""
+    """What a file of either kind holds, known by its bytes, not by its name. Raises CheckpointError."""
     from safetensors.torch import load_file
     try:
         with open_file(path) as file:

@@ -49,7 +49,7 @@ class CiderD:
         references: references[i] are those of picture i, each a sequence of words, or of ids.
 
     Raises InputError for a picture without a reference, or with one that has no word; UndefinedError for a single
-    picture, by which no word can be told to be rarer than another.
+    picture, by which no word can be known to be rarer than another.
     """
 
     def __init__(self, references: Sequence[Sequence[Words]]):

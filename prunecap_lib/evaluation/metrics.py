@@ -45,43 +45,43 @@ def check_metrics(metrics: Sequence[str]) -> None:
     known = (*METRICS, "SPICE")
     if wrong := [name for name in metrics if name not in known]:
         raise InputError(f"no metric {wrong[0]!r}; choose of {', '.join(known)}")
-    import pycocoevalcap  # noqa: F401  where the extra lacks, it is told now
+    import pycocoevalcap  # noqa: F401  where the extra is missing, that is said now
     java.java_folder()  # the tokenizer's
     if "SPICE" in metrics:
         java.check_spice()
 
 
-def tokenized_scores(truth: dict, told: dict, metrics: Sequence[str]) -> dict[str, float]:
+def tokenized_scores(truth: dict, candidates: dict, metrics: Sequence[str]) -> dict[str, float]:
     """``score_captions`` of captions that are tokenized already: {id: [reference, ...]} and {id: [candidate]}."""
     scores: dict[str, float] = {}
     for name in metrics:
         if name == "BLEU":
             from pycocoevalcap.bleu.bleu import Bleu
-            values, _ = Bleu(4).compute_score(truth, told, verbose=0)
+            values, _ = Bleu(4).compute_score(truth, candidates, verbose=0)
             scores |= {f"Bleu_{n}": float(value) for n, value in enumerate(values, start=1)}
         elif name == "ROUGE_L":
             from pycocoevalcap.rouge.rouge import Rouge
-            scores[name] = float(Rouge().compute_score(truth, told)[0])
+            scores[name] = float(Rouge().compute_score(truth, candidates)[0])
         elif name == "CIDEr":
-            scores[name] = float(_cider(truth, told)[0])
+            scores[name] = float(_cider(truth, candidates)[0])
         elif name == "METEOR":
-            scores[name] = java.meteor(truth, told)[0]
+            scores[name] = java.meteor(truth, candidates)[0]
         else:
-            scores[name] = java.spice(truth, told)
+            scores[name] = java.spice(truth, candidates)
     return scores
 
 
 def per_image_cider(references: Mapping[ImageId, Sequence[str]],
                     candidates: Mapping[ImageId, str]) -> dict[ImageId, float]:
     """CIDEr-D of each picture; their mean is the corpus score. Arguments and errors as ``score_captions``."""
-    truth, told = _tokenized(references, candidates)
-    return dict(zip(truth, map(float, _cider(truth, told)[1]), strict=True))
+    truth, candidates = _tokenized(references, candidates)
+    return dict(zip(truth, map(float, _cider(truth, candidates)[1]), strict=True))
 
 
-def _cider(truth: dict, told: dict):
+def _cider(truth: dict, candidates: dict):
     from pycocoevalcap.cider.cider import Cider
     check_document_frequencies(list(truth.values()))
-    return Cider().compute_score(truth, told)
+    return Cider().compute_score(truth, candidates)
 
 
 def _tokenized(references, candidates) -> tuple[dict, dict]:
@@ -101,11 +101,11 @@ def _tokenized(references, candidates) -> tuple[dict, dict]:
     ids = list(candidates)
     # One call for all: starting Java costs more than the work.
     flat = iter(java.ptb_tokenize([text for id in ids for text in (candidates[id], *references[id])]))
-    told, truth = {}, {}
+    tokenized, truth = {}, {}
     for id in ids:
-        told[id] = [next(flat)]
+        tokenized[id] = [next(flat)]
         truth[id] = [next(flat) for _ in references[id]]
-    return truth, told
+    return truth, tokenized
 
 
 def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metrics: Sequence[str] = METRICS,
@@ -143,8 +143,8 @@ def cider_scores(references: Mapping[ImageId, Sequence[str]], texts: Mapping[Ima
     """``score_split``'s interval and controls. Raises UndefinedError where CIDEr-D is not defined."""
     same = constant_caption(list(references.values()), seed=seed)
 
-    def values(told: Mapping[ImageId, str]) -> list[float]:
-        return list(per_image_cider(references, told).values())
+    def values(captions: Mapping[ImageId, str]) -> list[float]:
+        return list(per_image_cider(references, captions).values())
 
     return {"CIDEr_interval": [round(value, 4) for value in bootstrap_interval(values(texts), seed=seed)],
             "CIDEr_shuffled": round(mean(values(shuffled_captions(texts, seed))), 4),

@@ -108,9 +108,9 @@ def build_features(folder: Path, dataset: CaptionDataset, encoder: torch.nn.Modu
 @torch.inference_mode()
 def encode(encoder, images: Tensor, bf16: bool,
            pruned: Pruned | None = None) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """All that the encoder tells about images [B, 3, S, S]: float32 arrays by name; and its grid.
+    """All that the encoder gives for images [B, 3, S, S]: float32 arrays by name; and its grid.
 
-    Of pruned tokens only features and places are told: nobody will choose among them again.
+    Of pruned tokens only features and cells are stored: nobody will choose among them again.
     """
     training = encoder.training
     encoder.eval()

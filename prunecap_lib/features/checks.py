@@ -109,7 +109,7 @@ def checksums(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 def to_store(arrays: dict[str, np.ndarray], marks: dict[str, np.ndarray], encoder: torch.nn.Module,
              ids: list[ImageId]) -> dict[str, np.ndarray]:
-    """What is written of some pictures: what the encoder tells in 16 bits, marks of their files, a checksum.
+    """What is written of some pictures: what the encoder gives, in 16 bits, marks of their files, a checksum.
 
     Raises InputError that names the first picture whose features 16 bits cannot hold.
     """

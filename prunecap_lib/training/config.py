@@ -167,7 +167,7 @@ class TrainConfig:
     keep_last: Natural = 0
     """Also keep the weights after each of the last so many epochs, in last/epoch_NNN, to average them."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
-    """Who else is told what metrics.jsonl is told. The command line tells TensorBoard."""
+    """Experiment tracker that also receives every line of metrics.jsonl; on the command line TensorBoard."""
     progress: bool = True
 
     def __post_init__(self):

@@ -87,7 +87,7 @@ def make_scenes(n: int, *, seed: int = 0, size: int = 64, split: str = "train") 
 
 
 class ScenesDataset(CaptionDataset):
-    """Scenes as a `CaptionDataset`; `scenes[i]` tells all that is true of picture i.
+    """Scenes as a `CaptionDataset`; `scenes[i]` knows all that is true of picture i.
 
     Args: split, n, size in pixels, seed: as `make_scenes` takes them.
     """

@@ -25,7 +25,7 @@ import bad_server
 from prunecap_lib.datasets.download import CocoFiles, get_coco
 from prunecap_lib.errors import InputError
 
-QUICK = {"karpathy": True, "waits": (0, 0, 0), "progress": False}
+QUICK = {"karpathy": True, "waits": (0, 0, 0)}
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import bad_server
 
 FILES = {year: bad_server.tiny_coco(year) for year in (2014, 2017)}
-QUICK = {"waits": (0, 0, 0), "progress": False}
+QUICK = {"waits": (0, 0, 0)}
 TRAIN = "/zips/train2017.zip"
 
 

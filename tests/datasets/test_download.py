@@ -135,11 +135,11 @@ def test_a_busy_server_is_given_the_time_it_asks_for(web, tmp_path, monkeypatch)
     slept = []
     monkeypatch.setattr(fetch.time, "sleep", slept.append)
     server.faults = [503, 429, 500]
-    get_coco(tmp_path, coco, pictures=False, waits=(1, 2, 5), progress=False)
+    get_coco(tmp_path, coco, pictures=False, waits=(1, 2, 5))
     assert slept == [1, 2, 5]
     server.always = 503
     with pytest.raises(MissingFileError, match="503"):
-        get_coco(tmp_path, coco, text=False, waits=(1, 2, 5), progress=False)
+        get_coco(tmp_path, coco, text=False, waits=(1, 2, 5))
     assert slept == [1, 2, 5, 1, 2, 5]
 
 

@@ -85,7 +85,7 @@ COCO = {
 
 def get_coco(root: str | Path, coco: CocoFiles, *, karpathy: bool = False, pictures: bool = True, text: bool = True,
              source: str | Path | None = None, mirrors: tuple[str, ...] = (), thorough: bool = False,
-             waits: tuple[float, ...] = WAITS, progress: bool = True) -> list[str]:
+             waits: tuple[float, ...] = WAITS) -> list[str]:
     """Put COCO into ``root`` as ``read_coco`` reads it; what is there already is left alone.
 
     Args:
@@ -121,20 +121,20 @@ def get_coco(root: str | Path, coco: CocoFiles, *, karpathy: bool = False, pictu
             for archive in todo:
                 state = _state(archive, root)
                 if source is None:
-                    zip = fetch_archive(archive, state, mirrors=mirrors, waits=waits, progress=progress)
+                    zip = fetch_archive(archive, state, mirrors, waits)
                 elif (zip := source / archive.name).is_file():
                     say(f"checking {zip}")
                     check_archive(zip, archive)
                 if zip.is_file():
-                    unpack_archive(zip, archive, root, state / "unpacked", progress=progress)
+                    unpack_archive(zip, archive, root, state / "unpacked")
                 else:
                     copy_in(_loose(archive, source), archive, root, state / "unpacked")
                 shutil.rmtree(state, ignore_errors=True)
             _check_counts(coco, root, karpathy, pictures, text)
     if thorough:
         for archive in archives:
-            say(f"{archive.name}: {check_bytes(archive, root, progress=progress):,} files compared with their checksums"
-                " (those that were unpacked here)")
+            say(f"{archive.name}: {check_bytes(archive, root):,} files compared with their checksums (those that were "
+                "unpacked here)")
     return [archive.name for archive in todo]
 
 

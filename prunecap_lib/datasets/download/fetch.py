@@ -40,8 +40,7 @@ class Archive:
     one_by_one: str | None = None  # where single pictures can be had, if one is missing
 
 
-def fetch_archive(archive: Archive, folder: Path, *, mirrors: tuple[str, ...] = (),
-                  waits: tuple[float, ...] = WAITS, progress: bool = True) -> Path:
+def fetch_archive(archive: Archive, folder: Path, mirrors: tuple[str, ...], waits: tuple[float, ...]) -> Path:
     """The archive's zip in ``folder``: found whole, completed, or fetched; mirrors are asked before its own places.
 
     After a wrong checksum it is fetched once more, whole, from the next place or, without one, the same. Only one
@@ -61,7 +60,7 @@ def fetch_archive(archive: Archive, folder: Path, *, mirrors: tuple[str, ...] = 
             if urlsplit(url).netloc in silent:
                 continue
             try:
-                _complete(part, archive, url, waits, progress)
+                _complete(part, archive, url, waits)
             except _NotHere as problem:
                 said.append(f"{url} ({problem})")
                 if problem.silent:
@@ -121,12 +120,12 @@ class _NotHere(Exception):
         self.silent = silent
 
 
-def _complete(part: Path, archive: Archive, url: str, waits: tuple[float, ...], progress: bool) -> None:
+def _complete(part: Path, archive: Archive, url: str, waits: tuple[float, ...]) -> None:
     """Ask until all bytes are here, and wait longer each time nothing came. Raises _NotHere."""
     from tqdm import tqdm
 
     best, failures = _size(part), 0
-    with tqdm(total=archive.size, desc=archive.name, unit="B", unit_scale=True, disable=not progress) as bar:
+    with tqdm(total=archive.size, desc=archive.name, unit="B", unit_scale=True) as bar:
         while _size(part) != archive.size:
             try:
                 _attempt(part, archive, url, bar)

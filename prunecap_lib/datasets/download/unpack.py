@@ -63,7 +63,7 @@ def is_there(archive: Archive, root: Path) -> bool:
     return True
 
 
-def unpack_archive(path: Path, archive: Archive, root: Path, work: Path, *, progress: bool = True) -> None:
+def unpack_archive(path: Path, archive: Archive, root: Path, work: Path) -> None:
     """Put what is wanted of a zip into ``root``. ``work`` is a folder on the same disk; what an earlier call left
     there is checked and used.
 
@@ -77,7 +77,7 @@ def unpack_archive(path: Path, archive: Archive, root: Path, work: Path, *, prog
             there = {str(file.relative_to(work)) for file in work.rglob("*")} if work.exists() else set()
             for folder in {(work / info.filename).parent for info in members}:
                 folder.mkdir(parents=True, exist_ok=True)
-            for info in tqdm(members, desc=f"unpacking {archive.name}", unit="file", disable=not progress):
+            for info in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):
                 target = work / info.filename
                 if info.filename in there and target.stat().st_size == info.file_size and _crc(target) == info.CRC:
                     continue
@@ -147,7 +147,7 @@ def _read_list(archive: Archive, root: Path) -> dict[str, tuple[int, int]]:
                          "shortcut") from error
 
 
-def check_bytes(archive: Archive, root: Path, *, progress: bool = True) -> int:
+def check_bytes(archive: Archive, root: Path) -> int:
     """Read every file that was unpacked here and compare its CRC-32; how many there were.
 
     Raises: InputError that names the first that differs.
@@ -155,7 +155,7 @@ def check_bytes(archive: Archive, root: Path, *, progress: bool = True) -> int:
     from tqdm import tqdm
 
     rows = _read_list(archive, root)
-    for name, (crc, _) in tqdm(rows.items(), desc=f"checking {archive.name}", unit="file", disable=not progress):
+    for name, (crc, _) in tqdm(rows.items(), desc=f"checking {archive.name}", unit="file"):
         try:
             problem = "" if _crc(root / name) == crc else f"its bytes are no longer those that {archive.name} holds"
         except OSError as error:

@@ -90,6 +90,7 @@ class CostCommand:
 
 
 def run(command: CostCommand) -> None:
+    gc.set_threshold(50_000)  # imports and shapes are many objects, and little to collect
     check_options(command)
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
     if command.figure:
@@ -97,7 +98,6 @@ def run(command: CostCommand) -> None:
     from ..costs import break_even, latency, ledger, usual_schedule
     from ..costs.forecast.memory import precision_on
     from ..provenance import provenance
-    gc.freeze()  # what has been imported stays: the collector need not walk through it while tensors come and go
     name, captioner, config = model_of(command)
     if command.schedule == "auto":  # which would choose: here both ways are counted
         captioner.encoder.set_schedule(captioner.encoder.schedule or usual_schedule(captioner.encoder))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from ..errors import InputError
-
 
 def predictions(config, names: str, *, prune_ratio: float, pictures: int, price: float | None,
                 **settings) -> list[dict]:
@@ -13,10 +11,6 @@ def predictions(config, names: str, *, prune_ratio: float, pictures: int, price:
     from ..costs.forecast import GPUS, find_gpu, predict, this_machine
     from ..costs.forecast.memory import precision_on
     from ..costs.forecast.speed import DoesNotFit
-    if pictures < 1:
-        raise InputError(f"pictures is {pictures}; an epoch has at least 1")
-    if price is not None and not price >= 0:
-        raise InputError(f"price {price} is negative; give what one GPU costs an hour")
     devices = GPUS if names == "all" else [this_machine() if name == "here" else find_gpu(name)
                                            for name in names.split(",")]
     ways = {"all tokens": replace(config, prune_ratio=0.0, schedule=None),

@@ -14,6 +14,7 @@ from ..encoders import Encoder
 from ..errors import InputError
 from ..pruning import Schedule
 from .flops import count_flops
+from .ledger import timed
 from .meta import to_meta
 
 LOG = logging.getLogger(__name__)
@@ -29,11 +30,11 @@ def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...]
     """
     if not 0 < share <= 1:
         raise InputError(f"share {share} of the FLOPs is outside (0, 1]; 0.5 asks for half of them")
-    outline = to_meta(encoder)
-    outline.check_schedule(Schedule(after, (1.0,) * len(after), scorer, reduction))
+    shapes = to_meta(encoder)
+    shapes.check_schedule(Schedule(after, (1.0,) * len(after), scorer, reduction))
     images = torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta")
-    with outline.unpruned():
-        whole = count_flops(outline, images)
+    with shapes.unpruned():
+        whole = count_flops(shapes, images)
     N = encoder.block_tokens[after[0] - 1]
 
     def keeping(k: int) -> Schedule:
@@ -41,8 +42,8 @@ def schedule_for_flops(encoder: Encoder, share: float, *, after: tuple[int, ...]
 
     def share_of(k: int) -> float:
         with torch.device("meta"):
-            outline.set_schedule(keeping(k))
-        return count_flops(outline, images) / whole
+            shapes.set_schedule(keeping(k))
+        return count_flops(shapes, images) / whole
 
     if share == 1:
         return keeping(N)
@@ -77,19 +78,12 @@ def time_by_turns(encoder: Encoder, batch: int, *, turns: int = 5,
     like = next(encoder.parameters())
     images = torch.zeros(batch, 3, encoder.image_size, encoder.image_size, device=like.device, dtype=like.dtype)
 
-    def run() -> float:
-        start = clock()
-        encoder(images)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)  # it works on after the call has returned
-        return clock() - start
-
     pruned, whole = [], []
     with torch.no_grad():
         for _ in range(turns + 1):
-            pruned.append(run())
+            pruned.append(timed(lambda: encoder(images), like.device, clock)[0])
             with encoder.unpruned():
-                whole.append(run())
+                whole.append(timed(lambda: encoder(images), like.device, clock)[0])
     return median(pruned[1:]), median(whole[1:])
 
 

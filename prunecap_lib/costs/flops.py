@@ -41,11 +41,10 @@ _HALF = (torch.half, torch.bfloat16)
 
 def count_flops(function: Callable, *inputs) -> int:
     """FLOPs of ``function(*inputs)``, without gradients. Modules and tensors may be on the meta device."""
-    return counted(function, *inputs)[0]
+    return flops_and_result(function, *inputs)[0]
 
 
-def counted(function: Callable, *inputs) -> tuple[int, Any]:
-    """FLOPs of ``function(*inputs)``, and what it returned."""
+def flops_and_result(function: Callable, *inputs) -> tuple[int, Any]:
     # inference mode would hand over whole operations instead of their parts
     with torch.inference_mode(False), torch.no_grad(), Operations() as operations, MetaScalars():
         result = function(*inputs)
@@ -54,23 +53,17 @@ def counted(function: Callable, *inputs) -> tuple[int, Any]:
 
 @dataclass(frozen=True)
 class Operation:
-    """One kernel.
-
-    Attributes:
-        flops: of matrix products and convolutions; 0 for others.
-        bytes: read and written.
-        unit: what multiplies: "half" (16-bit operands), "tf32" (convolutions in 32 bits, which cuDNN computes with
-            shorter factors unless told otherwise) or "fp32".
-    """
+    """One kernel. ``unit`` is what multiplies: "half" (16-bit operands), "tf32" (convolutions in 32 bits, which cuDNN
+    computes with shorter factors unless told otherwise) or "fp32"."""
 
     name: str
-    flops: int
-    bytes: int
+    flops: int  # of matrix products and convolutions; 0 for others
+    bytes: int  # read and written
     unit: str
 
 
 class Operations(TorchDispatchMode):
-    """``with Operations() as counted:`` collects what is done inside in ``counted.done``."""
+    """``with Operations() as operations:`` collects what is done inside in ``operations.done``."""
 
     def __init__(self):
         super().__init__()

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..pruning import Schedule
 from ..text import BOS
 from ..tokens import VisualTokens
-from .flops import counted
+from .flops import count_flops, flops_and_result
 from .meta import meta_captioner, to_meta
 
 STAGES = ("encoder", "scoring", "projection", "keys and values", "decoding")
@@ -73,7 +73,6 @@ def ledger(captioner: Captioner | CaptionerConfig, *, vocabulary_size: int | Non
 
     Args:
         captioner: one that exists, or a configuration with ``vocabulary_size``.
-        prune_ratio, scorer: None means the captioner's own.
         words: T, words written, ``<eos>`` included; every caption is taken to be this long.
         beams: R; 1 is greedy search.
 
@@ -118,7 +117,7 @@ def _count(captioner: Captioner, ratio: float, *, scorer: str, words: int, beams
     flops = {}
 
     def measure(stage: str, function: Callable):
-        flops[stage], result = counted(function)
+        flops[stage], result = flops_and_result(function)
         return result
 
     side = captioner.encoder.image_size
@@ -129,7 +128,7 @@ def _count(captioner: Captioner, ratio: float, *, scorer: str, words: int, beams
     def step(t: int) -> int:
         incremental = IncrementalDecoder(captioner.decoder, memory_kv, beams=beams, max_length=words)
         incremental.cache.step, incremental.cache.filled = t, t * beams
-        return counted(incremental.step, torch.full((batch, beams), BOS, device="meta"))[0]
+        return count_flops(incremental.step, torch.full((batch, beams), BOS, device="meta"))
 
     # each step looks at one word more than the one before: an arithmetic series
     flops["decoding"] = words * (step(0) + step(words - 1)) // 2
@@ -201,11 +200,7 @@ def time_stages(captioner: Captioner, images: Tensor, *, prune_ratio: float, sco
     seconds = {}
 
     def measure(stage: str, function: Callable):
-        wait_for(images.device)
-        start = time.perf_counter()
-        result = function()
-        wait_for(images.device)
-        seconds[stage] = time.perf_counter() - start
+        seconds[stage], result = timed(function, images.device)
         return result
 
     _, _, memory_kv = encode_in_stages(captioner, images, measure, prune_ratio=prune_ratio, scorer=scorer,
@@ -224,7 +219,11 @@ def write(decoder: Decoder, ids: Tensor, memory_kv: MemoryKV, words: int) -> Ten
     return ids
 
 
-def wait_for(device: torch.device) -> None:
-    """A GPU works on after a call has returned."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def timed(function: Callable, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> tuple:
+    """Seconds that ``function()`` takes on the device, and its result. A GPU works on after a call has returned."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
+    wait(device)
+    start = clock()
+    result = function()
+    wait(device)
+    return clock() - start, result

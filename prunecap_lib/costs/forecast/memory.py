@@ -46,18 +46,12 @@ WIDE = 2**34
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step does.
+    """What one training step does."""
 
-    Attributes:
-        changes: see ``LiveBytes``. beside: bytes that are there all the time, and in no change.
-        trained: numbers that it changes.
-        operations: from the first of the forward pass to the optimizer's last.
-    """
-
-    changes: tuple[int, ...]
-    beside: int
-    trained: int
-    operations: tuple[Operation, ...] = ()
+    changes: tuple[int, ...]  # see LiveBytes
+    beside: int  # bytes that are there all the time, and in no change
+    trained: int  # numbers that it changes
+    operations: tuple[Operation, ...]  # from the first of the forward pass to the optimizer's last
 
     @property
     def memory(self) -> int:

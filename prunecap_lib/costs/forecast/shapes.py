@@ -115,41 +115,30 @@ def _make(recipe: tuple | int | None, given: list) -> Tensor | None:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors alive that were made inside, views once, and the most there ever were.
-
-    Attributes: changes: bytes that a tensor took (above 0) or gave back, one after another.
-    """
+    """Counts the bytes of all tensors alive that were made inside, views once, and the most there ever were."""
 
     def __init__(self):
         super().__init__()
-        self.changes: list[int] = []
+        self.changes: list[int] = []  # bytes that a tensor took (above 0) or gave back, one after another
         self._seen: set[int] = set()
-
-    @property
-    def now(self) -> int:
-        return sum(self.changes)
 
     @property
     def peak(self) -> int:
         return max(accumulate(self.changes), default=0)
 
-    def add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = id(storage), storage.nbytes()
-        if key not in self._seen:
-            self._seen.add(key)
-            self.changes.append(size)
-            weakref.finalize(storage, self._remove, key, size)
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for storage in (tensor.untyped_storage() for tensor in tensors_in([result])):
+            key, size = id(storage), storage.nbytes()
+            if key not in self._seen:
+                self._seen.add(key)
+                self.changes.append(size)
+                weakref.finalize(storage, self._remove, key, size)
+        return result
 
     def _remove(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.changes.append(-size)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tensors_in([result]):
-            self.add(tensor)
-        return result
 
 
 class CudaAutocast(TorchFunctionMode):

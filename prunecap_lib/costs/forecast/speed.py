@@ -9,8 +9,6 @@ Shapes: B pictures a GPU and step.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -19,8 +17,8 @@ import torch
 from ...errors import InputError
 from ...training import TrainConfig
 from ..flops import Operation, total_flops
-from ..ledger import check_counts, wait_for
-from .memory import RESERVE, largest_batch, training_step
+from ..ledger import check_counts, timed
+from .memory import RESERVE, largest_batch, memory_here, training_step
 
 GIB = 2**30
 SHARE = (0.45, 0.9)
@@ -88,40 +86,26 @@ def find_gpu(name: str) -> Device:
 
 
 def this_machine(*, side: int | None = None, numbers: int | None = None, turns: int = 5) -> Device:
-    """Measure the GPU that is here, or else the CPU: about a second. The best of ``turns`` counts.
-
-    Args:
-        side: of the square matrices that are multiplied. numbers: of the 32-bit numbers that are copied.
-    """
+    """Measure the GPU that is here, or else the CPU, in about a second: the best of ``turns`` products of square
+    matrices with so many rows (``side``), and copies of so many 32-bit ``numbers``."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     side, numbers = side or (8192 if gpu else 1536), numbers or (2**28 if gpu else 2**25)
 
+    def best(function: Callable) -> float:
+        return min(timed(function, device)[0] for _ in range(turns + 1))  # the first warms up
+
     def rate(dtype: torch.dtype) -> float:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-        return 2 * side**3 / best(lambda: a @ b, device, turns)
+        return 2 * side**3 / best(lambda: a @ b)
 
     a, b = (torch.ones(numbers, device=device) for _ in range(2))
-    bandwidth = 8 * numbers / best(lambda: b.copy_(a), device, turns)
+    bandwidth = 8 * numbers / best(lambda: b.copy_(a))
     half, full = rate(torch.bfloat16), rate(torch.float32)
-    memory = torch.cuda.get_device_properties(device).total_memory if gpu else \
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     threads = torch.get_num_threads()
     name = torch.cuda.get_device_name() if gpu else f"this CPU, {threads} thread{'s' if threads > 1 else ''}"
-    return Device(name, memory, half=half, tf32=full, fp32=full, bandwidth=bandwidth,
+    return Device(name, memory_here(), half=half, tf32=full, fp32=full, bandwidth=bandwidth,
                   share=SHARE if gpu else CPU_SHARE, kernels=device.type)
-
-
-def best(function: Callable, device: torch.device, turns: int) -> float:
-    """Seconds of the fastest of ``turns`` runs; one more warms up."""
-    seconds = []
-    for _ in range(turns + 1):
-        wait_for(device)
-        start = time.perf_counter()
-        function()
-        wait_for(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
 
 
 @dataclass(frozen=True)
@@ -182,12 +166,8 @@ def exchange(parameters: int, gpus: int, link: float) -> float:
 
 
 def step_seconds(limit: float, kernels: int, share: Interval, exchanged: float = 0.0) -> Interval:
-    """A step, at least and at most.
-
-    Args:
-        limit: seconds, of ``roofline``. kernels: operations that the host must issue.
-        exchanged: seconds of ``exchange``: hidden behind the backward pass at best, waited for at worst.
-    """
+    """A step, at least and at most: ``limit`` is ``roofline``'s, ``kernels`` are operations that the host must issue,
+    and ``exchanged`` seconds are hidden behind the backward pass at best, waited for at worst."""
     fast, slow = (max(limit / reached, kernels * launch) for reached, launch in zip(share[::-1], LAUNCH, strict=True))
     return max(fast, exchanged), slow + exchanged
 

@@ -55,6 +55,28 @@ def test_no_file_imports_itself_in_a_circle():
     assert not left, f"a circle among {sorted(str(path.relative_to(LIBRARY)) for path in left)}"
 
 
+def reason_of_late_imports(source: str) -> str | None:
+    """What is said of the first import of the library in a function, beside it or above: "late: why". The others of a
+    file are late for the same reason, or say another; "" where no function imports, None where nothing is said."""
+    late = [node.lineno for function in ast.walk(ast.parse(source)) if isinstance(function, ast.FunctionDef)
+            for node in ast.walk(function) if isinstance(node, ast.ImportFrom) and node.level]
+    if not late:
+        return ""
+    said = re.search(r"# late: (.+)", "\n".join(source.splitlines()[max(0, min(late) - 2) : min(late)]))
+    return said and said[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_late_imports_say_which_start_up_they_save(path):
+    assert reason_of_late_imports(path.read_text(encoding="utf-8")) is not None
+
+
+def test_the_check_of_late_imports_finds_one():
+    assert reason_of_late_imports("def f():\n    from ..costs import x\n    from ..text import y  # late: why") is None
+    assert reason_of_late_imports("def f():\n    # late: torch takes seconds\n    from ..costs import x")
+    assert reason_of_late_imports("from ..costs import x\ndef f():\n    import timm") == ""
+
+
 def test_the_import_check_reads_every_form():
     forms = {"from .text import PAD": {"text"}, "from . import checkpoint": {"checkpoint"},
              "from .encoders.vit import VisionTransformer": {"encoders"}, "import prunecap_lib.costs": {"costs"},

@@ -95,6 +95,7 @@ def run(command: CostCommand) -> None:
     gpu_memory = None if command.gpu_memory is None else parse_memory(command.gpu_memory)
     if command.figure:
         check_figure(command.figure)
+    # late: options are read without torch, which takes seconds
     from ..costs import break_even, latency, ledger, usual_schedule
     from ..costs.forecast.memory import precision_on
     from ..provenance import provenance

@@ -40,6 +40,7 @@ class ScenesCommand:
     seed: Seed = 0
 
     def run(self) -> None:
+        # late: options are read without torch, which takes seconds
         from ..datasets.scenes import SCENES, make_scenes, write_coco
         from ..files import check_output_folder
         check_output_folder(self.out, SCENES)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 def predictions(config, names: str, *, prune_ratio: float, pictures: int, price: float | None,
                 **settings) -> list[dict]:
     """A row for each GPU, all tokens and pruned. ``settings`` go to ``costs.forecast.predict``."""
+    # late: options are read without torch, which takes seconds
     from ..costs.forecast import GPUS, find_gpu, predict, this_machine
     from ..costs.forecast.memory import precision_on
     from ..costs.forecast.speed import DoesNotFit

@@ -10,6 +10,10 @@ from pathlib import Path
 
 from ..errors import InputError
 from .base import CaptionDataset, ImageId, PhotoDataset, photos_root
+from .coco import read_coco
+from .flickr8k import read_flickr8k
+from .scenes import ScenesDataset
+from .shards.dataset import is_url, read_shards
 
 __all__ = ["CaptionDataset", "ImageId", "PhotoDataset", "open_dataset"]
 
@@ -33,17 +37,13 @@ def open_dataset(name: str, *, split: str, root: str | Path | None = None, size:
     if limit is not None and limit < 1:
         raise InputError(f"data set {name}: a limit of {limit} pictures leaves nothing; give at least 1")
     if name == "scenes":
-        from .scenes import ScenesDataset
         if split not in _SCENES:
             raise InputError(f"data set scenes: no split {split!r}; choose one of {', '.join(_SCENES)}")
         return ScenesDataset(split, limit or _SCENES[split], size=size or 64, seed=seed)
     if name == "flickr8k":
-        from .flickr8k import read_flickr8k
         return read_flickr8k(photos_root(name, root), split, limit=limit)
     if name == "coco":
-        from .coco import read_coco
         return read_coco(photos_root(name, root), split, limit=limit)
     if name == "shards":
-        from .shards.dataset import is_url, read_shards
         return read_shards(root if is_url(root) else photos_root(name, root), split, limit=limit)
     raise InputError(f"no data set {name!r}; choose scenes, flickr8k, coco or shards")

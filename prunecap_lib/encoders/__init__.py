@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..errors import InputError
 from ..preprocessing import Preprocessing
 from ..pruning import Schedule
@@ -14,6 +16,7 @@ from .convnext import ConvNeXt, ConvNeXtConfig
 from .metaformer import MetaFormer, MetaFormerConfig
 from .swin import Swin, SwinConfig
 from .timm_adapter import LAST_STAGE, TimmAdapter
+from .timm_names import create_timm_model, preprocessing_of, readable_encoder
 from .vit import ViT, ViTConfig
 from .weights import StateDict, load_weights, pretrained_state_dict
 
@@ -79,9 +82,6 @@ def build_encoder(name: str, *, image_size: int | None = None, state_dict: State
 
 
 def _timm_encoder(name: str, image_size: int | None, initialize: bool) -> Encoder:
-    import torch
-
-    from .timm_names import create_timm_model, preprocessing_of, readable_encoder
     architecture = name.removesuffix(LAST_STAGE)
     if architecture == name:
         with torch.device("meta"):

@@ -20,6 +20,7 @@ from ..errors import CheckpointError, InputError, MissingFileError
 from ..reading import open_file
 from .base import Encoder
 from .timm_adapter import LAST_STAGE
+from .timm_names import create_timm_model
 
 StateDict = Mapping[str, Tensor]
 
@@ -73,8 +74,6 @@ def _fitted(encoder: Encoder, own: StateDict, state_dict: StateDict) -> tuple[di
 def _timm_layout(encoder: Encoder, state_dict: StateDict) -> dict[str, Tensor] | None:
     """``state_dict`` as timm's loader of this architecture would pass it on; None where it has no way to."""
     import timm
-
-    from .timm_names import create_timm_model
     architecture = encoder.name.removesuffix(LAST_STAGE)
     module = sys.modules[timm.model_entrypoint(architecture).__module__] if timm.is_model(architecture) else None
     convert = getattr(module, "checkpoint_filter_fn", None)
@@ -191,8 +190,6 @@ def pretrained_state_dict(name: str, image_size: int | None = None) -> dict[str,
     """
     import huggingface_hub
     import timm
-
-    from .timm_names import create_timm_model
     source = timm.get_pretrained_cfg(name)
     if source is None or not (source.has_weights or source.hf_hub_id):
         raise InputError(f"timm has no pretrained weights for encoder {name!r}; pass a state_dict")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..datasets.base import CaptionDataset, ImageId
+from ..datasets.scenes import ATTRIBUTES, scene_accuracy
 from ..errors import InputError, UndefinedError
 from . import java
 from .cider import check_document_frequencies, constant_caption
@@ -133,7 +134,6 @@ def score_split(dataset: CaptionDataset, texts: Mapping[ImageId, str], *, metric
     undefined |= {name: f"no caption has {n} words" for n, name in enumerate(("distinct_1", "distinct_2"), 1)
                   if name not in found["diversity"]}
     if dataset.scenes is not None:
-        from ..datasets.scenes import ATTRIBUTES, scene_accuracy
         found["scene_accuracy"] = rounded(scene_accuracy(dataset.scenes, texts))
         undefined |= {name: "no scene of these has one" for name in ATTRIBUTES if name not in found["scene_accuracy"]}
     return found | ({"undefined": undefined} if undefined else {})

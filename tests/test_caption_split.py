@@ -2,15 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
+from two_processes import run_two
 
-from fork_server import fork
 from prunecap_lib import Captioner
 from prunecap_lib.cli import main
 from prunecap_lib.datasets import open_dataset
@@ -86,9 +85,9 @@ def test_each_picture_is_encoded_once_and_each_caption_tokenized_once(monkeypatc
     assert report["token_accuracy"] == accuracy(captioner, dataset, batch_size=4, seed=1)
 
 
-def work(folder, told):
+def work(told, folder):
     """What one of the processes does; what it prints goes to a file."""
-    os.environ.update(told)
+    os.environ.update(told, PRUNECAP_DATA=folder)
     os.dup2(os.open(f"{folder}/printed-{told['RANK']}", os.O_CREAT | os.O_WRONLY), 1)
     if processes().process_index == 1:
         java.ptb_tokenize = None  # only the main process may score
@@ -108,16 +107,7 @@ def work(folder, told):
 @pytest.mark.slow
 def test_two_real_processes_find_what_one_finds(captioner, dataset, tmp_path, capsys):
     captioner.save(tmp_path / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    # what torchrun and accelerate launch tell their processes, without the seconds that these take to start
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-            "PRUNECAP_DATA": str(tmp_path)}
-    started = [fork(work, str(tmp_path), told | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
-    for process in started:
-        process.join(300)
-    assert [process.exitcode for process in started] == [0, 0]
+    run_two(work, str(tmp_path))
     out, nothing = ((tmp_path / f"printed-{rank}").read_text() for rank in (0, 1))
     assert '"CIDEr"' in out and nothing == ""
     first, second = (json.loads((tmp_path / f"{i}-of-2.json").read_text()) for i in (0, 1))

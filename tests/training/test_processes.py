@@ -1,18 +1,16 @@
 """Do two processes train as one does with the doubled batch, stop together, and go on exactly?"""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
 from close import assert_close
 from doubles import trained_in_double
 from safetensors.torch import load_file
+from two_processes import run_two
+from worker import train_all
 
 from prunecap_lib import Captioner, TrainConfig, train
 from prunecap_lib.datasets.shards import ShardSettings
@@ -25,12 +23,12 @@ from prunecap_lib.training.run_log import CLOCKS
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = TrainConfig(limit=40, batch_size=4, epochs=10, image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0,
+TINY = TrainConfig(limit=40, batch_size=4, epochs=5, image_size=32, d_model=16, layers=1, heads=2, ffn=32, dropout=0.0,
                    captions_per_image=2, val_limit=9, log_every=1, precision="fp32", progress=False)
 NOISY = replace(TINY, epochs=2, dropout=0.3, augment=True, scorer="random", ema=0.9, keep_last=1)
-DRAWN = replace(TINY, objective="self_critical", start="first/checkpoint", samples=3, epochs=2, max_words=12, lr=3e-3)
-RUNS = {"trained": replace(TINY, save_every=10),
+DRAWN = replace(TINY, objective="self_critical", start="first/checkpoint", samples=3, epochs=2, max_words=12, lr=3e-3,
+                caption_limit=9)
+RUNS = {"trained": replace(TINY, save_every=5),
         "frozen, from shards": replace(TINY, epochs=2, freeze_encoder=True, dataset="shards"), "noisy": NOISY,
         "stopped": NOISY, "nan": replace(NOISY, epochs=1), "self-critical": DRAWN,
         "early stop": replace(TINY, lr=1e-30, patience=2, keep_last=2, tracker="tensorboard"), "after it": NOISY}
@@ -60,13 +58,7 @@ def two(tmp_path_factory, shards, first):
     runs = [asdict(replace(config, out=str(folder / name), root=shards, start=config.start and first))
             | EXTRA.get(name, {})
             for name, config in RUNS.items()]
-    (folder / "runs.json").write_text(json.dumps(runs))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend",
-                           "c10d", "--rdzv-endpoint", "localhost:0", str(ROOT / "tests/training/worker.py"),
-                           str(folder / "runs.json")], env=environment, capture_output=True, text=True,
-                          timeout=400)  # a process that waits for one that is gone waits for hours
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_two(train_all, runs)
     return folder
 
 

@@ -1,13 +1,11 @@
-"""What does one of several processes do in a test? Train run after run, as a file of JSON says.
+"""What does one of several processes do in a test? Train run after run, as a list of settings says.
 
 ``interrupt`` sends the last process SIGTERM before that part of a run's work, and starts the run again; ``double``
 computes in float64. Prints nothing.
 """
 
-import json
 import os
 import signal
-import sys
 from contextlib import nullcontext
 from unittest import mock
 
@@ -20,10 +18,11 @@ from prunecap_lib.training import run as runs
 from prunecap_lib.training.objective import objective
 
 
-def main(path: str) -> None:
+def train_all(told: dict[str, str], settings: list[dict]) -> None:
+    os.environ.update(told)
     torch.set_num_threads(1)
-    rank = int(os.environ["RANK"])
-    for run in json.loads(open(path).read()):
+    rank = int(told["RANK"])
+    for run in settings:
         interrupt, poison, double = (run.pop(name, None) for name in ("interrupt", "poison", "double"))
         seen = []
 
@@ -44,6 +43,3 @@ def main(path: str) -> None:
                 with open(f"{run['out']}/error-{rank}", "w") as file:
                     file.write(str(error))
     torch.distributed.destroy_process_group()
-
-
-main(sys.argv[1])

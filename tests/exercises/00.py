@@ -22,8 +22,9 @@ hold(check_weights, weights_by_part, wrong={
                                              for name, part in model.named_children()},
 })
 
-hold(check_looking, train_to_look, wrong={
+looked = train_to_look()
+hold(check_looking, lambda: looked, wrong={
     "an untrained model": lambda: (OnePage(len(vocabulary)), torch.arange(8)),
     "the chapter's model": lambda: (model, torch.arange(8)),
-    "a single picture": lambda: (train_to_look()[0], torch.arange(1)),
+    "a single picture": lambda: (looked[0], torch.arange(1)),
 })

@@ -81,7 +81,7 @@ def test_greedy_equals_uncached(decoder, memory):
     assert len(lengths) > 1, "the fixture should stop at different lengths"
 
 
-@pytest.mark.parametrize("R", [2, 3, 5])
+@pytest.mark.parametrize("R", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_beam_equals_uncached(decoder, memory, R):
     written = beam(decoder, memory, beam_size=R, max_length=LENGTH, length_penalty=0.7)
     for b in range(len(memory)):
@@ -129,7 +129,7 @@ def plain_sample(decoder, picture, numbers, temperature):
     return ids[0, 1:].tolist(), total
 
 
-@pytest.mark.parametrize("R, temperature", [(3, 1.0), (3, 1.7), (1, 0.7)])
+@pytest.mark.parametrize("R, temperature", [(3, 1.0), pytest.param(3, 1.7, marks=pytest.mark.slow), (1, 0.7)])
 def test_samples_equal_uncached(decoder, memory, R, temperature):
     numbers = torch.rand(len(memory), R, LENGTH, generator=torch.Generator().manual_seed(4))
     written = sample(decoder, memory, numbers, temperature=temperature)

@@ -47,6 +47,7 @@ def test_english_is_read_as_it_always_was(caption):
     assert tokenize(caption) == re.findall(r"[a-z0-9]+(?:'[a-z]+)?", caption.lower())
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_words_in_any_script_are_found_again(caption):
     words = tokenize(caption)

@@ -13,11 +13,11 @@ from prunecap_lib.cli.cost import parse_memory
 from prunecap_lib.costs import ledger, schedule_for_flops
 from prunecap_lib.costs.meta import placeholder_vocabulary
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shallow")]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory, shallow):
     folder = tmp_path_factory.mktemp("cost") / "model"
     torch.manual_seed(0)
     config = CaptionerConfig(d_model=16, layers=1, heads=2, ffn=16, max_length=24)
@@ -60,24 +60,24 @@ def test_a_preset_needs_no_weights(capsys):
 
 
 def test_a_schedule(capsys, model):
-    _, out, _ = run(capsys, "--checkpoint", model, "--schedule", "0.5@2,4", "--json", "--gpu-memory", "2GiB")
+    _, out, _ = run(capsys, "--checkpoint", model, "--schedule", "0.5@1,2", "--json", "--gpu-memory", "2GiB")
     report = json.loads(out)
-    assert report["ledger"]["schedule"]["after"] == [2, 4] and report["ledger"]["kept"] == 12
+    assert report["ledger"]["schedule"]["after"] == [1, 2] and report["ledger"]["kept"] == 12
     assert report["largest_batch"]["pruned"] > 1.2 * report["largest_batch"]["all_tokens"]
-    assert "12 kept by pilot; 0.5@2,4 inside the encoder;" in run(
-        capsys, "--checkpoint", model, "--schedule", "0.5@2,4")[1]
+    assert "12 kept by pilot; 0.5@1,2 inside the encoder;" in run(
+        capsys, "--checkpoint", model, "--schedule", "0.5@1,2")[1]
 
 
 def test_when_it_pays_is_one_plain_sentence(capsys, model):
-    _, out, _ = run(capsys, "--checkpoint", model, "--schedule", "50%@2/grid", "--time", "--repeats", 3)
+    _, out, _ = run(capsys, "--checkpoint", model, "--schedule", "50%@1/grid", "--time", "--repeats", 3)
     assert out.splitlines()[-1].startswith("pruning inside the encoder") and "times as fast at 1" in out
     found = Captioner.load(model)
-    found.encoder.set_schedule(schedule_for_flops(found.encoder, 0.5, after=(2,), scorer="grid"))
+    found.encoder.set_schedule(schedule_for_flops(found.encoder, 0.5, after=(1,), scorer="grid"))
     assert f"{ledger(found).flops['encoder'] / 1e9:.4f}" in out
 
 
 def test_auto_is_counted_both_ways(capsys, model):
-    assert "0.7@1,3,4 inside the encoder" in run(capsys, "--checkpoint", model, "--schedule", "auto")[1]
+    assert "0.7@1,2 inside the encoder" in run(capsys, "--checkpoint", model, "--schedule", "auto")[1]
 
 
 def test_gpus_that_are_not_here(capsys, model):
@@ -118,7 +118,7 @@ def test_amounts_of_memory():
     (["--checkpoint", "MODEL", "--prune-ratio=-0.1"], "--prune-ratio is -0.1"),
     (["--encoder", "vit", "--prune-ratio", "1", "--gpu-memory", "1GB"], "--prune-ratio is 1.0"),
     (["--checkpoint", "MODEL", "--encoder", "vit"], "cannot go together"),
-    (["--checkpoint", "MODEL", "--schedule", "5%@2,4"], "more than 5.0%"),
+    (["--checkpoint", "MODEL", "--schedule", "5%@1,2"], "more than 5.0%"),
     (["--checkpoint", "MODEL", "--schedule", "half%@2"], "'half%@2' cannot be read"),
     (["--checkpoint", "MODEL", "--schedule", "150%@2"], "share 1.5 of the FLOPs is outside"),
     (["--encoder", "resnet10t", "--schedule", "auto"], "encoders of our own code only"),

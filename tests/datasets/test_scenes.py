@@ -106,6 +106,7 @@ def test_splits_share_no_scene():
     assert len(set(layouts)) == len(ids) == 400
 
 
+@pytest.mark.slow
 def test_masks_show_as_many_things_as_the_groups_count(scenes):
     for scene in scenes:
         counts = {number: group.count for number, group in enumerate(scene.groups)}

@@ -155,6 +155,7 @@ def test_a_build_stopped_while_it_tidies_up_is_tidied_up(source, tmp_path, monke
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_builds_end_in_the_same_bytes(source, tmp_path):
     assert torture(source, tmp_path, SETTINGS, kills=4)[0] >= 1
 

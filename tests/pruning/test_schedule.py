@@ -76,6 +76,7 @@ def test_gathered_equals_masked(images):
     assert_close(tokens.x, x[:, 1:].gather(1, tokens.index[..., None].expand_as(tokens.x)))
 
 
+@pytest.mark.slow
 def test_twins_may_merge_unnoticed(images):
     """Two equal tokens, merged and counted as two, tell the others what both would: proportional attention."""
     patches = images.unfold(3, 16, 16)[:, :, :, ::2]                       # every second column of patches ...

@@ -278,6 +278,7 @@ def test_the_command_tells_the_best_by_its_captions(tmp_path, monkeypatch, capsy
     assert "best: CIDEr-D 0.750" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_there_is_no_teacher(start, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "load_teacher", lambda config: pytest.fail("a second stage has none"))
     train(tiny(tmp_path, start=start, epochs=1))

@@ -128,6 +128,7 @@ def test_kill_nine(tmp_path):
     assert report["same_weights"] == [True] and sum(kill["killed"] for kill in report["kills"]) == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoint(tmp_path, monkeypatch, unbroken):
     config, plain, seen = replace(TINY, out=str(tmp_path), save_steps=1), resume._write_state, []
 

@@ -1,18 +1,15 @@
 """Is the memory of a step without numbers the memory of a real one?"""
 
 from dataclasses import replace
-from unittest import mock
 
 import pytest
 import torch
 
-from prunecap_lib import TrainConfig, VisualTokens, encoders
+from prunecap_lib import TrainConfig, VisualTokens
 from prunecap_lib.costs.forecast import largest_batch, training_memory
 from prunecap_lib.costs.forecast.memory import (
     RESERVE,
     WIDE,
-    _cached_step,
-    _meta_encoder,
     _step,
     measured_memory,
     training_captioner,
@@ -22,34 +19,10 @@ from prunecap_lib.errors import InputError
 from prunecap_lib.pruning import Schedule
 from prunecap_lib.pruning.scores import _spread_order, grid_score
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shallow")]
 
 TINY = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=4, captions_per_image=2, max_words=8,
                    vocabulary_size=60, precision="fp32")
-
-
-def fewer(build, **blocks):
-    def built(image_size):
-        whole = build(image_size)
-        return type(whole)(replace(whole.config, **blocks), name=whole.name, preprocessing=whole.preprocessing)
-    return built
-
-
-def clear():
-    """Of what is remembered encoders are told apart by their names."""
-    for remembered in (_cached_step, _meta_encoder):
-        remembered.cache_clear()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def shallow():
-    """Here "vit" has as many blocks as this says, and "convnext" one more: every operation of a step takes its time."""
-    blocks = 3
-    clear()
-    with mock.patch.multiple(encoders, scenes_vit=fewer(encoders.scenes_vit, depth=blocks),
-                             scenes_convnext=fewer(encoders.scenes_convnext, depths=(1, blocks))):
-        yield blocks
-    clear()
 
 
 def test_live_bytes_forget_what_is_gone():

@@ -11,13 +11,15 @@ from prunecap_lib.costs.forecast import memory, training_memory
 from prunecap_lib.costs.forecast.memory import RESERVE, out_of_memory, training_step, vocabulary_size
 from prunecap_lib.datasets import open_dataset
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 # captions are longer than max_words, so that all are cut to the length that is told for
 RUN = TrainConfig(d_model=32, layers=1, heads=2, ffn=64, batch_size=8, captions_per_image=2, max_words=6, limit=16,
                   val_limit=2, epochs=2, precision="fp32", progress=False)
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(tmp_path_factory, shallow):
     return str(train(replace(RUN, epochs=1, out=str(tmp_path_factory.mktemp("room") / "start"))).out / "checkpoint")
 
 

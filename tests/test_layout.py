@@ -62,7 +62,7 @@ def reason_of_late_imports(source: str) -> str | None:
             for node in ast.walk(function) if isinstance(node, ast.ImportFrom) and node.level]
     if not late:
         return ""
-    said = re.search(r"# late: (.+)", "\n".join(source.splitlines()[max(0, min(late) - 2) : min(late)]))
+    said = re.search(r"# late: (.+)", "\n".join(source.splitlines()[max(0, min(late) - 3) : min(late)]))
     return said and said[1]
 
 

@@ -82,8 +82,9 @@ class FeatureCache:
 
         A cache of more pictures than ``dataset`` has serves it too; one of its first pictures is continued. While
         another process builds it, this one waits.
-        Raises: InputError where the cache is of other weights, settings or pictures, where the disk is too small,
-            where features do not fit 16 bits, where the folder holds something else.
+
+        Raises InputError where the cache is of other weights, settings or pictures, where the disk is too small, where
+        features do not fit 16 bits, and where the folder holds something else.
         """
         folder = Path(os.path.realpath(folder or default_folder(dataset, encoder, pruned)))
         encoder_print = fingerprint(encoder)

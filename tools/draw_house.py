@@ -102,10 +102,13 @@ def lines_of(name: str, paths: list[Path]) -> list[str]:
     if len(paths) == 1:
         said = ast.get_docstring(ast.parse(paths[0].read_text(encoding="utf-8"))) or ""
         end = min((i for i in (said.find("? "), said.find(". "), said.find("\n\n")) if i >= 0), default=len(said))
-        return textwrap.wrap(said[: end + 1], 30)[:4]
-    inside = [path.relative_to(LIBRARY.joinpath(*name.split("."))) for path in paths if path.name != "__init__.py"]
-    names = dict.fromkeys(f"{path.parts[0]}/" if len(path.parts) > 1 else path.stem for path in inside)
-    return textwrap.wrap(", ".join(names), 30)
+        return textwrap.wrap(said[: end + 1], 30)
+    inside: dict[str, list[str]] = {}  # of each sub-package its files; a file has none
+    for path in paths:
+        first, *rest = path.relative_to(LIBRARY.joinpath(*name.split("."))).with_suffix("").parts
+        inside.setdefault(first, []).extend(part for part in rest[-1:] if part != "__init__")
+    del inside["__init__"]
+    return textwrap.wrap(", ".join(first + f"/ ({', '.join(rest)})" * bool(rest) for first, rest in inside.items()), 30)
 
 
 def draw() -> str:
@@ -135,7 +138,7 @@ def draw() -> str:
             out.append(f'<path d="M{x + WIDTH / 2:.0f} {start:.0f}c0 {bend:.0f} {to - x:.0f} {bend:.0f} '
                        f'{to - x:.0f} {2 * bend:.0f}"/>')
     for name, (x, top, height) in boxes.items():
-        title = f"{name}/" if len(files[name]) > 1 else name
+        title = name.replace(".", "/") + "/" * (len(files[name]) > 1)
         out += [f'<rect x="{x:.0f}" y="{top:.0f}" width="{WIDTH}" height="{height:.0f}" rx="5"/>',
                 f'<text class="name" x="{x + 8:.0f}" y="{top + 16:.0f}">{escape(title)}</text>']
         out += [f'<text x="{x + 8:.0f}" y="{top + 16 + LINE * (i + 1):.0f}">{escape(line)}</text>'

@@ -12,7 +12,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u
 
 
 def printable(text: object) -> str:
-    """``str(text)`` as a terminal may be shown it, on one line: control characters are escaped, ``\\n`` and ``\\x1b`` say.
+    """``str(text)`` as a terminal may be shown it, on one line: control characters are escaped, as in ``\\n``.
 
     For words and file names, which may hold anything, wherever they are printed: nobody should be able to clear a
     screen, or to forge a second line, by a file's name.

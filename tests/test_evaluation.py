@@ -2,7 +2,10 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -32,10 +35,19 @@ photos = pytest.mark.skipif(not os.environ.get("PRUNECAP_PHOTOS"), reason="PRUNE
 
 
 @pytest.mark.slow
-def test_scores_are_pycocoevalcaps(capfd):
-    before = dict(os.environ)
+def test_scores_are_pycocoevalcaps_and_captions_that_say_nothing_score_nothing(capfd, monkeypatch):
+    """By one process of METEOR, whose start takes ten seconds: the first scorer is not the one that ends it."""
+    from pycocoevalcap.meteor import meteor
+
+    before, started = dict(os.environ), cache(meteor.Meteor)
+    monkeypatch.setattr(meteor, "Meteor", lambda: SimpleNamespace(
+        compute_score=started().compute_score, lock=started().lock, meteor_p=Mock()))
+    silent = score_captions(REFERENCES, {"bus": "", "kite": " . "})
+    assert set(silent) == set(FIXTURE["scores"]) and max(silent.values()) == 0
+    monkeypatch.setattr(meteor, "Meteor", started)
     scores = score_captions(REFERENCES, CANDIDATES)
     assert scores == pytest.approx(FIXTURE["scores"], abs=1e-9)
+    assert started().meteor_p.returncode is not None, "METEOR's process must end with its work"
     assert dict(os.environ) == before
     assert capfd.readouterr() == ("", "")
 
@@ -50,12 +62,6 @@ def test_per_image_cider_and_its_mean():
 def test_only_the_candidates_pictures_are_scored():
     some = {id: CANDIDATES[id] for id in ("bus", "kite")}
     assert list(per_image_cider(REFERENCES, some)) == ["bus", "kite"]
-
-
-@pytest.mark.slow
-def test_captions_that_say_nothing_score_nothing():
-    scores = score_captions(REFERENCES, {"bus": "", "kite": " . "})
-    assert set(scores) == set(FIXTURE["scores"]) and max(scores.values()) == 0
 
 
 ODD = ["A man, in a black-and-white shirt's \"jumping\"!", "", "...", "Café naïve — “quotes” 3.5 x ||| y",

@@ -1,6 +1,8 @@
 """Does a schedule drop what it says, where it says, and nothing else?"""
 
+import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -22,17 +24,24 @@ def images():
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).double()
 
 
+@cache
+def plain_vit():
+    torch.manual_seed(0)
+    encoder = build_encoder("vit_tiny_patch16_224", image_size=64).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return encoder.double()
+
+
 def vit(schedule=None):
     """16 tokens, a class token, 12 blocks; larger weights than a fresh ViT's, so that attention is not flat.
 
     In float64: two ways to compute a score then choose the same tokens.
     """
-    torch.manual_seed(0)
-    encoder = build_encoder("vit_tiny_patch16_224", image_size=64, schedule=schedule).eval()
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return encoder.double()
+    encoder = copy.deepcopy(plain_vit())
+    encoder.set_schedule(schedule)
+    return encoder
 
 
 @pytest.mark.parametrize("reduction", ["keep", "fuse", "merge"])

@@ -39,16 +39,17 @@ CONVNEXTS = [
 ]
 SWINS = [  # 56 and 112 are filled by windows of 7; the others need padding, 100 also to halve its odd maps
     ("swin_tiny_patch4_window7_224", 56), ("swin_tiny_patch4_window7_224", 100),
-    ("swin_small_patch4_window7_224", 64), ("swin_small_patch4_window7_224", 112),
-    ("swin_base_patch4_window7_224", 56), ("swin_base_patch4_window7_224", 64),
-    ("swin_base_patch4_window12_384", 64), ("swin_base_patch4_window12_384", 112),
+    ("swin_small_patch4_window7_224", 112), ("swin_base_patch4_window7_224", 64),
+    ("swin_base_patch4_window12_384", 112),
     ("swin_s3_tiny_224", 64), ("swin_s3_tiny_224", 100),  # windows of several sizes
     ("swin_tiny_patch4_window7_224", 20),  # every map is one window, the last a single cell
-    ("swin_tiny_patch4_window7_224", 267),  # shift and padding in every stage, and pixels in no patch
+    ("swin_tiny_patch4_window7_224", 231),  # shift and padding in every stage, and pixels in no patch
 ]
-METAFORMERS = [(name, size) for name in (
-    "poolformer_s12", "poolformer_s24", "poolformerv2_s12", "poolformerv2_s24", "convformer_s18", "caformer_s18",
-    "caformer_s36") for size in (64, 100)]  # 100: maps of 25, 13, 7 and 4 cells a side
+METAFORMERS = [  # 100: maps of 25, 13, 7 and 4 cells a side; deeper ones have the same parts
+    *((name, size) for name in ("poolformer_s12", "poolformerv2_s12", "convformer_s18", "caformer_s18")
+      for size in (64, 100)),
+    ("poolformer_s24", 100), ("poolformerv2_s24", 100), ("caformer_s36", 100),
+]
 ADAPTED = [  # other architectures, and relatives with a part that our code does not carry
     ("resnet10t", 64), ("tf_efficientnet_lite0", 64), ("swinv2_tiny_window8_256", 64),
     ("coatnet_pico_rw_224", 64), ("vit_tiny_r_s16_p8_224", 64), ("convnext_atto_rms", 64),
@@ -62,11 +63,14 @@ def random_timm(name, **size):
     with zero_draws():
         model = timm.create_model(name, **size).eval()
     torch.manual_seed(0)
+    noise = torch.randn(100_003)  # repeated, as drawing millions takes long; a prime, so that no two rows are alike
+    noise = noise.repeat(max(parameter.numel() for parameter in model.parameters()) // len(noise) + 2)
     with torch.no_grad():
         for parameter in model.parameters():
             # Weights small enough for activations to stay near 1, or rounding would grow from block to block.
             deviation = 0.5 if parameter.dim() < 2 else parameter[0].numel() ** -0.5
-            parameter.add_(deviation * torch.randn_like(parameter))
+            start = int(torch.randint(100_003, ()))
+            parameter.add_(noise[start : start + parameter.numel()].view_as(parameter), alpha=deviation)
         for key, buffer in model.named_buffers():
             if key.endswith(("running_mean", "running_var")):
                 buffer.add_(torch.rand_like(buffer))

@@ -91,7 +91,7 @@ def test_steps_raise_the_reward(baseline):
     config = tiny(start="unused", baseline=baseline, dropout=0.0, samples=8)
     captioner = new_captioner(config, CAPTIONS).train()
     critic = SelfCritical(CAPTIONS, captioner.vocabulary, config)
-    optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(captioner.parameters(), lr=5e-3)  # at 1e-2 a last bit decides whether it collapses
     tokens, rewards = VisualTokens.full(torch.randn(4, 16, captioner.encoder.channels), (4, 4)), []
     for step in range(80):
         loss, logits, targets = critic(captioner, batch_of(tokens, range(4), seed=step), config)

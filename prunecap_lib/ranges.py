@@ -1,4 +1,6 @@
-"""Which numbers make sense? It stands in a setting's type, where files are read and before any work::
+"""Which numbers make sense? It stands in a setting's type, where files are read and before any work.
+
+A setting with its range::
 
     batch_size: Count = 64
     learning_rate: Annotated[float, Meta(gt=0)] = 1e-3

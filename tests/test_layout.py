@@ -10,8 +10,8 @@ import pytest
 import draw_house
 from draw_house import LIBRARY, ROOT, imported, module_name, room
 
-# Each may import what stands before it. A package counts as one; within it files may import each other. A sub-package
-# that is named here has a place of its own.
+# Each may import what stands before it. A package counts as one; within it files may import each other. Sub-packages
+# of ``draw_house.APART`` have a place of their own.
 ORDER = ("errors", "ranges", "reading", "files", "provenance", "devices", "distributed", "text", "bytepairs", "masks",
          "tokens", "preprocessing", "attention", "pruning", "encoders", "decoder", "decoding",
          "checkpoint", "captioner", "costs", "datasets", "features", "evaluation", "exercises", "reports", "training",
